@@ -1,0 +1,1 @@
+"""The site that runs on the practice VPS."""
