@@ -19,16 +19,23 @@ class Release:
     differs: tuple[tuple[str, str, str], ...] = ()
 
 
+BASE = "web/shop/templates/base.html"
+TERSE_HEADER = (BASE, "<span>stock and sales for hardware shops</span>", "<span>sales</span>")
+TERSE_FOOTER = (BASE, "<footer>Ferretería v{{ version }}</footer>", "<footer>v{{ version }}</footer>")
+
 RELEASES = (
-    Release("v1.0.0", "Open the shop", "2025-11-03T10:00:00-03:00", (
-        ("web/VERSION", "1.2.0", "1.0.0"),
-        ("web/shop/templates/base.html", "<span>stock and sales for hardware shops</span>", "<span>sales</span>"),
-        ("web/shop/templates/base.html", "<footer>Ferretería v{{ version }}</footer>", "<footer>v{{ version }}</footer>"),
-    )),
-    Release("v1.1.0", "Say in the header what the shop is for", "2025-12-09T10:00:00-03:00", (
-        ("web/VERSION", "1.2.0", "1.1.0"),
-        ("web/shop/templates/base.html", "<footer>Ferretería v{{ version }}</footer>", "<footer>v{{ version }}</footer>"),
-    )),
+    Release(
+        "v1.0.0",
+        "Open the shop",
+        "2025-11-03T10:00:00-03:00",
+        (("web/VERSION", "1.2.0", "1.0.0"), TERSE_HEADER, TERSE_FOOTER),
+    ),
+    Release(
+        "v1.1.0",
+        "Say in the header what the shop is for",
+        "2025-12-09T10:00:00-03:00",
+        (("web/VERSION", "1.2.0", "1.1.0"), TERSE_FOOTER),
+    ),
     Release("v1.2.0", "Sign every page with the shop's name", "2026-01-12T10:00:00-03:00"),
 )
 
@@ -65,9 +72,8 @@ def _replace(file: Path, there: str, then: str) -> None:
 
 def _git(folder: Path, *argv: str, date: str = "") -> None:
     """Run git as the shop's developer, deaf to the settings of whoever runs it."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {
-        "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_AUTHOR_NAME": "Shop", "GIT_AUTHOR_EMAIL": "shop@ferreteria.test", "GIT_AUTHOR_DATE": date,
-        "GIT_COMMITTER_NAME": "Shop", "GIT_COMMITTER_EMAIL": "shop@ferreteria.test", "GIT_COMMITTER_DATE": date,
-    }
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        env |= {f"GIT_{role}_NAME": "Shop", f"GIT_{role}_EMAIL": "shop@ferreteria.test", f"GIT_{role}_DATE": date}
     subprocess.run(["git", "-C", str(folder), *argv], check=True, env=env)

@@ -94,6 +94,12 @@ def _form(tenant: database.Row, problem: str | None = None) -> str:
     )
     customers = database.rows("SELECT id, name FROM customer WHERE tenant_id = %s ORDER BY name", tenant["id"])
     return render_template(
-        "new_sale.html", tenant=tenant, products=products, customers=customers, methods=sales.METHODS,
-        numbers=range(1, sales.LINES + 1), typed=request.form, problem=problem,
+        "new_sale.html",
+        tenant=tenant,
+        products=products,
+        customers=customers,
+        methods=sales.METHODS,
+        numbers=range(1, sales.LINES + 1),
+        typed=request.form,
+        problem=problem,
     )

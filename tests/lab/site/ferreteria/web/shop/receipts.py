@@ -41,7 +41,7 @@ def send_receipt(number: int) -> Response | tuple[str, int]:
     )
     if sale is None or recipient.count("@") != 1 or any(c.isspace() for c in recipient):
         return render_template("message.html", title="Not sent", text="A receipt needs a sale and an address."), 422
-    text = f"Sale {number} of {sale['datetime']:%d.%m.%Y}: $ {sale['total']}\n\nThank you for buying at {sale['tenant']}."
+    text = f"Sale {number} of {sale['datetime']:%d.%m.%Y}: $ {sale['total']}\n\nThank you.\n{sale['tenant']}\n"
     try:
         mail.send(Message(f"Your receipt from {sale['tenant']}", recipients=[recipient], body=text))
     except (OSError, SMTPException) as error:
@@ -49,7 +49,9 @@ def send_receipt(number: int) -> Response | tuple[str, int]:
         return render_template("message.html", title="Not sent", text="The mail server did not take the receipt."), 500
     database.rows(
         "INSERT INTO receipt_mail (tenant_id, sale_id, recipient) VALUES (%s, %s, %s) RETURNING id",
-        sale["tenant_id"], number, recipient,
+        sale["tenant_id"],
+        number,
+        recipient,
     )
     database.connection().commit()
     return redirect(url_for("pages.one_sale", number=number, sent=recipient), code=303)

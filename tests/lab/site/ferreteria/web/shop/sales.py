@@ -70,7 +70,8 @@ def record(tenant_id: int, order: Order) -> int:
         raise Refused("There is no such customer.")
     sale = database.rows(
         "INSERT INTO sale (tenant_id, customer_id, status) VALUES (%s, %s, 'paid') RETURNING id",
-        tenant_id, order.customer_id,
+        tenant_id,
+        order.customer_id,
     )[0]
     # In the order of their numbers, so that two sales of the same products never lock each other out.
     for product_id, quantity in sorted(order.pieces.items()):
@@ -78,7 +79,8 @@ def record(tenant_id: int, order: Order) -> int:
     database.rows(
         """INSERT INTO sale_payment (tenant_id, sale_id, method, amount)
            SELECT tenant_id, id, %s, total FROM sale WHERE id = %s RETURNING id""",
-        order.method, sale["id"],
+        order.method,
+        sale["id"],
     )
     database.connection().commit()
     return int(sale["id"])
@@ -90,7 +92,10 @@ def _add_line(tenant_id: int, sale_id: int, product_id: int, quantity: int) -> N
             """INSERT INTO sale_line (tenant_id, sale_id, product_id, quantity, unit_price)
                SELECT tenant_id, %s, id, %s, price FROM product
                WHERE id = %s AND tenant_id = %s AND active RETURNING id""",
-            sale_id, quantity, product_id, tenant_id,
+            sale_id,
+            quantity,
+            product_id,
+            tenant_id,
         )
     except psycopg2.errors.CheckViolation as error:
         raise Refused(f"There are not {quantity} pieces of product {product_id} in stock.") from error
