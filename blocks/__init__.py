@@ -1,0 +1,1 @@
+"""What the operator configures and keeps secret."""

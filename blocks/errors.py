@@ -1,0 +1,79 @@
+"""Everything that can go wrong, as one tree. Each error says what failed, where, and what to do.
+
+GuardiaError
+  ConfigError          the site file, a block or a parameter is wrong; nothing was tried
+  HostError            the machine, as reached over SSH
+    HostUnreachable      no answer, or the connection was lost; trying again can help
+    HostRefused          it answered and said no: key refused, host key unknown or changed
+  CommandError         a command on the host
+    CommandFailed        it ended with an exit status other than 0
+    CommandTimedOut      it did not end in time and was killed on the host
+  ProberOffline        this machine's own network is down: nothing can be said about the site
+  Refused              a person refused an act, or nobody answered in time
+  Busy                 another playbook is acting on the site
+  IncidentOpen         an incident of this playbook is already open on the site
+"""
+
+
+class GuardiaError(Exception):
+    """What failed and where (`str(error)`), what the operator can do (`cure`).
+
+    `permanent` says that trying the same again cannot help, so nothing is retried.
+    """
+
+    permanent = True
+
+    def __init__(self, what: str, cure: str = "") -> None:
+        super().__init__(f"{what} {cure}".strip())
+        self.what = what
+        self.cure = cure
+
+    def __reduce__(self) -> tuple[type["GuardiaError"], tuple[str, str]]:
+        """Survive pickling, which Prefect does with what a task raises."""
+        return type(self), (self.what, self.cure)
+
+
+class ConfigError(GuardiaError):
+    """The site file, a block or a parameter is wrong; nothing was tried."""
+
+
+class HostError(GuardiaError):
+    """The machine, as reached over SSH."""
+
+
+class HostUnreachable(HostError):
+    """No answer from the machine, or the connection was lost on the way."""
+
+    permanent = False
+
+
+class HostRefused(HostError):
+    """The machine answered and said no: key refused, host key unknown or changed."""
+
+
+class CommandError(GuardiaError):
+    """A command on the host."""
+
+
+class CommandFailed(CommandError):
+    """A command ended with an exit status other than 0."""
+
+
+class CommandTimedOut(CommandError):
+    """A command did not end in time and was killed on the host."""
+
+
+class ProberOffline(GuardiaError):
+    """This machine's own network is down: nothing can be said about the site."""
+
+
+class Refused(GuardiaError):
+    """A person refused an act, or nobody answered in time."""
+
+
+class Busy(GuardiaError):
+    """Another playbook is acting on the site."""
+
+
+class IncidentOpen(GuardiaError):
+    """An incident of this playbook is already open on the site."""

@@ -1,0 +1,168 @@
+"""The one file, kept in git, that says what Guardia looks after. `guardia apply site.toml` registers it as blocks.
+
+Secrets are never written in it. Where a secret is asked for, the file says where it is:
+{ env = "NAME" } an environment variable, { file = "~/.ssh/key" } a file, { block = "secret-name" } a Prefect
+Secret block that is there already.
+"""
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from blocks.errors import ConfigError
+from blocks.host import Host
+from blocks.mailbox import Mailbox
+from blocks.on_call import OnCall
+from blocks.site import Site
+
+_SOURCES = ("env", "file", "block")
+_PREFECT_KEYS = {"block_type_slug"}
+
+
+def read(path: Path) -> Site:
+    """The site that a site file describes, not yet registered.
+
+    Raises ConfigError, naming the field and the cure, for a file that is missing, is not TOML, has a key that
+    does not exist, or a value that does not fit.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no site file {path}.", "See docs/site-file.md for one to copy.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.", "Check its permissions and encoding.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}.", "Fix the line it names.") from None
+    _refuse_unknown_keys(Site, raw, path)
+    try:
+        return Site.model_validate(_resolve(Site, raw, path.parent))
+    except ValidationError as error:
+        raise ConfigError(f"{path} has {_problems(error)}", "Fix the file; nothing was changed.") from None
+
+
+def register(site: Site) -> list[str]:
+    """Write the site and what it is made of as Prefect blocks; the site file wins over what is there.
+
+    Returns the blocks' slugs, `type/name`.
+    """
+    parts: list[Host | OnCall | Mailbox | Site] = [site.host, site.on_call]
+    parts += [site.mailbox] if site.mailbox else []
+    parts.append(site)
+    for block in parts:
+        block.save(site.name, overwrite=True)
+    return [f"{block.get_block_type_slug()}/{site.name}" for block in parts]
+
+
+def load(name: str) -> Site:
+    """The registered site of that name; ConfigError, listing the known ones, if there is none."""
+    try:
+        block = Site.load(name)
+    except ValueError:
+        known = ", ".join(names()) or "none"
+        raise ConfigError(
+            f"There is no site {name!r}; registered: {known}.", "Register it with `guardia apply site.toml`."
+        ) from None
+    assert isinstance(block, Site)
+    return block
+
+
+def names() -> list[str]:
+    """The names of all registered sites."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            answer = client.request(
+                "GET", "/block_types/slug/{slug}/block_documents", path_params={"slug": Site._block_type_slug}
+            )
+        except ObjectNotFound:
+            return []
+    return sorted(document["name"] for document in answer.json())
+
+
+def _problems(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "the file"
+        message = problem["msg"].removeprefix("Value error, ")
+        message = "is missing" if problem["type"] == "missing" else message
+        lines.append(f"{place}: {message}")
+    return f"{len(lines)} problem{'s' if len(lines) > 1 else ''}: " + "; ".join(lines) + "."
+
+
+def _refuse_unknown_keys(model: type[BaseModel], raw: Any, path: Path, place: str = "") -> None:
+    """Blocks ignore what they do not know; a typo in a site file must not be ignored."""
+    if not isinstance(raw, dict):
+        return
+    known = set(model.model_fields) - _PREFECT_KEYS
+    for key, value in raw.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            cure = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}."
+            raise ConfigError(f"{path}: {place}{key} is not a setting.", cure)
+        for inner in _models(model.model_fields[key].annotation):
+            for item in value if isinstance(value, list) else [value]:
+                _refuse_unknown_keys(inner, item, path, f"{place}{key}.")
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _resolve(model: type[BaseModel], raw: dict[str, Any], folder: Path, place: str = "") -> dict[str, Any]:
+    """Put the values that the file points to in their places."""
+    resolved: dict[str, Any] = {}
+    for key, value in raw.items():
+        annotation = model.model_fields[key].annotation
+        inner = _models(annotation)
+        if annotation is SecretStr or (isinstance(value, dict) and not inner):
+            resolved[key] = _secret(value, folder, place + key, secret=annotation is SecretStr)
+        elif inner and isinstance(value, dict):
+            resolved[key] = _resolve(inner[0], value, folder, f"{place}{key}.")
+        else:
+            resolved[key] = value
+    return resolved
+
+
+def _secret(value: Any, folder: Path, place: str, *, secret: bool) -> Any:
+    ways = 'Write { env = "NAME" }, { file = "PATH" } or { block = "secret-name" }.'
+    if not (isinstance(value, dict) and len(value) == 1 and next(iter(value)) in _SOURCES):
+        problem = "a secret does not belong in a file kept in git" if secret else "is not a value"
+        raise ConfigError(f"{place}: {problem}.", ways)
+    source, name = next(iter(value.items()))
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{place}.{source} must be a name.", ways)
+    if source == "env":
+        return _from_environment(name, place)
+    return _from_file(folder / Path(name).expanduser(), place) if source == "file" else _from_block(name, place)
+
+
+def _from_environment(name: str, place: str) -> str:
+    if name not in os.environ:
+        raise ConfigError(f"{place}: the environment has no {name}.", f"Set it: export {name}=…")
+    return os.environ[name]
+
+
+def _from_file(path: Path, place: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{place}: {path} cannot be read: {error}.", "Check the path.") from None
+
+
+def _from_block(name: str, place: str) -> str:
+    from prefect.blocks.system import Secret
+
+    try:
+        block = Secret.load(name)
+    except ValueError:
+        raise ConfigError(f"{place}: there is no Secret block {name!r}.", "Create it in the Prefect UI.") from None
+    assert isinstance(block, Secret)
+    return str(block.get())

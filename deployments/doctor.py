@@ -1,0 +1,151 @@
+"""Check, changing nothing, every connection and permission that a playbook will need."""
+
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from blocks.errors import CommandFailed, ConfigError, GuardiaError
+from blocks.site import Site
+from tasks import compose, host, http, notify, ssh
+from tasks.command import Command
+from tasks.host import BootId
+
+Check = tuple[str, Callable[[], str]]
+
+
+def examine(site: Site, console: Console) -> bool:
+    """Run every check and print a table of them; whether all are well."""
+    table = Table("", "check", "found", title=f"{site.name}: {site.url}", title_justify="left")
+    well = True
+    for title, check in checks(site):
+        console.print(f"[dim]{title}…[/]")
+        try:
+            table.add_row("[green]✓[/]", title, escape(check()))
+        except (GuardiaError, OSError, ValueError) as error:
+            well = False
+            table.add_row("[red]✗[/]", title, escape(str(error)))
+    console.print(table)
+    return well
+
+
+def checks(site: Site) -> Iterator[Check]:
+    """What to check, in the order in which a playbook needs it."""
+    yield "the site answers from outside", lambda: _outside(site)
+    for url in site.controls:
+        yield f"{url} answers (tells an outage from our own network)", lambda url=url: _control(str(url))  # type: ignore[misc]
+    yield "SSH with the pinned host key", lambda: _said(site, host.uptime())
+    yield "Docker answers", lambda: "Docker " + _said(site, compose.ping())
+    yield "the compose file and its services", lambda: _services(site)
+    yield "the env file", lambda: _env_file(site)
+    yield "disk and memory can be read", lambda: _resources(site)
+    yield "systemctl and the right to reboot", lambda: _reboot(site)
+    for person in {id(p): p for p in site.on_call.told("P1")}.values():
+        for channel in person.channels:
+            yield f"{person.name}: {channel}", lambda channel=channel: _channel(site, channel)  # type: ignore[misc]
+    yield "one flow at a time acts on the site", lambda: _limit(site)
+    yield "incident records can be written", _records
+
+
+def print_commands(site: Site, console: Console) -> None:
+    """Print the catalogue of commands, those that change something marked with *."""
+    for command in catalogue(site):
+        console.print(f"{'*' if command.changes else ' '} {escape(command.line)}")
+
+
+def catalogue(site: Site) -> list[Command]:
+    """Every command that Guardia can run on the host, for this site."""
+    acts = [compose.restart_services.plan(site), host.reboot.plan(site, BootId(boot_id=""))]
+    acts += [compose.prune_leftovers.plan(site, compose.Leftovers(containers=[], images=[]))]
+    looks = [host.uptime(), host.read_boot_id(), host.disk_space(), host.disk_inodes(), host.memory()]
+    looks += [host.user_id(), host.systemctl_version()]
+    looks += [compose.config_services(site), compose.ps(site), compose.stopped_containers(), compose.dangling_images()]
+    looks += [compose.logs(site, service) for service in site.services.all()]
+    looks += [compose.env_file(site)] if site.env_file else []
+    commands = looks + [command for plan in acts for command in plan.commands]
+    return list(dict.fromkeys(commands))
+
+
+def _outside(site: Site) -> str:
+    seen = http.observe(site)
+    if not seen.healthy:
+        raise ConfigError(seen.summary, "If the site is up, correct url, health_path or address in the site file.")
+    return seen.summary
+
+
+def _control(url: str) -> str:
+    import httpx
+
+    try:
+        return str(httpx.head(url, timeout=10).status_code)
+    except httpx.HTTPError as error:
+        raise ConfigError(
+            f"no answer ({error}).", "Set `controls` in the site file to addresses that answer."
+        ) from None
+
+
+def _said(site: Site, command: Command) -> str:
+    try:
+        return ssh.run(site.host, command).stdout.strip()
+    except CommandFailed as error:
+        raise compose.explain(site, error) from None
+
+
+def _services(site: Site) -> str:
+    found = compose.services.fn(site)
+    if found.silent:
+        raise ConfigError(found.silent, "Look at `systemctl status docker` on the VPS.")
+    return found.summary
+
+
+def _env_file(site: Site) -> str:
+    if not site.env_file:
+        return "none is used"
+    text = ssh.run(site.host, compose.env_file(site), quiet=True).stdout
+    return f"{len(text.splitlines())} lines"
+
+
+def _resources(site: Site) -> str:
+    return host.resources.fn(site).summary
+
+
+def _reboot(site: Site) -> str:
+    _said(site, host.systemctl_version())
+    uid = _said(site, host.user_id())
+    if uid != "0":
+        raise ConfigError(f"{site.host.user} is not root (uid {uid}).", "Use a user who may run `systemctl reboot`.")
+    return f"{site.host.user} may"
+
+
+def _channel(site: Site, channel: str) -> str:
+    """The notification block is there; a mailbox is logged into and left, with nothing sent."""
+    notify.notifier(site, channel)
+    if "@" not in channel:
+        return "the block is there (nothing was sent)"
+    assert site.mailbox is not None
+    return site.mailbox.log_in()
+
+
+def _limit(site: Site) -> str:
+    from prefect.client.orchestration import get_client
+
+    from tasks.steps import acting_limit
+
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name(acting_limit(site.name))
+    if limit.limit != 1 or not limit.active:
+        raise ConfigError(f"the limit {limit.name} is {limit.limit}.", "Run `guardia apply` again after deleting it.")
+    return f"{limit.name}: {limit.active_slots} of {limit.limit} in use"
+
+
+def _records() -> str:
+    import os
+
+    from tasks.report import folder
+
+    place = folder()
+    parent = next(path for path in (place, *place.parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        raise ConfigError(f"{place} cannot be written.", "Set GUARDIA_INCIDENTS to a folder that can.")
+    return str(place)

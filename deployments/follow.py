@@ -1,0 +1,127 @@
+"""Show runs on the terminal: their steps as they happen, what waits for an answer, what is open."""
+
+import os
+import time
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from blocks import site_file
+from blocks.errors import ConfigError
+from deployments import answers
+from flows.incident import open_claims
+from tasks import timeline
+
+_MARKS = {"opened": "●", "look": "·", "act": "▶", "asked": "?", "answered": "✎", "escalated": "!", "message": "✉",
+          "note": " ", "closed": "■"}  # fmt: skip
+
+
+def follow(run_id: str, console: Console) -> int:
+    """Print a run's timeline as it grows. Returns 0 if the run ended well, 1 if not."""
+    seen: set[UUID] = set()
+    told_waiting = False
+    with get_client(sync_client=True) as client:
+        console.print(f"Run {run_id}: {ui(f'/runs/flow-run/{run_id}')}")
+        while True:
+            run = client.read_flow_run(UUID(run_id))
+            for entry in timeline.read(client, run.id):
+                if entry.id not in seen:
+                    seen.add(entry.id)
+                    print_entry(entry, console)
+            if run.state is not None and run.state.is_final():
+                return _ended(run, console)
+            waits = run.state is not None and run.state.is_paused()
+            if waits and not told_waiting:
+                console.print(f"[bold yellow]Waiting for an approval.[/] guardia approve {run_id[:8]} --as YOUR-NAME")
+            told_waiting = waits
+            time.sleep(0.5)
+
+
+def plan(playbook: Flow[..., Any], site: str, console: Console) -> None:
+    """Run a playbook in plan mode in this process and print what it saw and would do."""
+    state: State[Any] = playbook(site, mode="plan", return_state=True)  # type: ignore[assignment]
+    console.print(f"[bold]{state.name}[/]: {escape(state.message or '')}")
+    if state.is_failed():
+        raise ConfigError(state.message or "The plan could not be made.")
+
+
+def answer(run: str, words: dict[str, str], plan_hash: str | None, console: Console) -> None:
+    """Show the plan that a run waits with, and answer it."""
+    with get_client(sync_client=True) as client:
+        question = answers.find(client, run)
+        if plan_hash and question.asked.detail["hash"] != plan_hash:
+            raise ConfigError(
+                f"The run now asks about the plan {question.asked.detail['hash']}, not {plan_hash}.",
+                "Read the new plan with `guardia approve` and answer that.",
+            )
+        console.print(escape(question.asked.text))
+        answers.answer(client, question.claim.run_id, **words)
+    console.print(
+        f"[bold]{'Approved' if words['decision'] == 'approve' else 'Refused'}[/] by {escape(words['approver'])}."
+    )
+
+
+def show_waiting(console: Console) -> None:
+    """Print every plan that waits for an answer."""
+    with get_client(sync_client=True) as client:
+        questions = answers.waiting(client)
+    for question in questions:
+        console.rule(f"{question.claim.playbook} on {question.claim.site}")
+        console.print(escape(question.asked.text))
+    if not questions:
+        console.print("Nothing waits for an approval.")
+
+
+def show_status(console: Console) -> None:
+    """Print server, sites and open incidents."""
+    with get_client(sync_client=True) as client:
+        client.hello().raise_for_status()
+        console.print(f"Prefect UI  {ui('/')}")
+        console.print(
+            f"Sites       {', '.join(site_file.names()) or 'none; register one with `guardia apply site.toml`'}"
+        )
+        claims = open_claims(client)
+        if not claims:
+            console.print("Incidents   none open")
+            return
+        table = Table("severity", "playbook", "site", "opened (UTC)", "state", "run")
+        for claim in claims:
+            run = client.read_flow_run(claim.run_id)
+            state = run.state.name if run.state else "?"
+            table.add_row(claim.severity, claim.playbook, claim.site, f"{claim.opened:%H:%M:%S}", state, str(run.id))
+        console.print(table)
+        for question in answers.waiting(client):
+            run_id = str(question.claim.run_id)
+            console.print(f"[yellow]Waits:[/] {escape(question.asked.what)}  guardia approve {run_id[:8]}")
+
+
+def print_entry(entry: timeline.Entry, console: Console) -> None:
+    """One line of a timeline; commands only when they change something."""
+    if entry.kind == "command" and not entry.changes:
+        return
+    took = f" [dim]{entry.seconds:.1f} s[/]" if entry.seconds is not None else ""
+    mark = _MARKS.get(entry.kind, "$")
+    outcome = f" [dim]—[/] {escape(entry.outcome)}" if entry.outcome else ""
+    style = "" if entry.ok else "[red]"
+    console.print(
+        f"[dim]{entry.at:%H:%M:%S}[/] {mark} {style}{escape(entry.what)}{'[/]' if style else ''}{outcome}{took}"
+    )
+
+
+def ui(path: str) -> str:
+    """An address in the Prefect UI."""
+    return os.environ["PREFECT_API_URL"].removesuffix("/api") + path
+
+
+def _ended(run: FlowRun, console: Console) -> int:
+    assert run.state is not None
+    good = run.state.is_completed()
+    colour = "green" if good else "red"
+    console.print(f"[bold {colour}]{run.state.name}[/]: {escape(run.state.message or '')}")
+    return 0 if good and run.state.name != "Refused" else 1

@@ -1,0 +1,1 @@
+"""What happens: one file a playbook, plus approval and incident."""

@@ -1,0 +1,139 @@
+"""The gate: the only place that waits for a person, and no process waits with it.
+
+The run is suspended with a form that shows the exact plan. The answer is for that plan: after the resume all looks
+run afresh, and a plan that is no longer the same is asked about again. Silence is a refusal, after the secondary was
+asked too.
+"""
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, Literal
+from uuid import UUID
+
+import httpx
+from prefect import suspend_flow_run
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.input import RunInput
+from prefect.input.run_input import keyset_from_base_key
+from pydantic import Field
+
+from blocks.errors import Refused
+from blocks.on_call import Person
+from blocks.site import Site
+from flows.incident import Incident
+from tasks import notify, report, timeline
+from tasks.command import Plan
+from tasks.report import Case
+from tasks.steps import Act, once
+
+ESCALATE_AFTER = {"P1": 5 * 60, "P2": 30 * 60, "P3": 2 * 3600, "P4": 24 * 3600}  # seconds, the guide's table
+NOBODY = "nobody"  # the approver on record when silence answered
+BACKSTOP = 900  # seconds after which Prefect itself fails a run whose silence nobody turned into a refusal
+
+
+class Answer(RunInput):
+    """What a person answers to a plan."""
+
+    decision: Literal["approve", "refuse"] = Field(description="approve: do exactly this. refuse: end the playbook.")
+    approver: str = Field(min_length=1, max_length=80, description="Your name, for the record.")
+    reason: str = Field(default="", max_length=500, description="Why, for the record; may stay empty.")
+
+
+def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
+    """Return once the act may be done: at once if the site's policy says so or it is done already.
+
+    Raises Refused if a person refused or nobody answered in time.
+    """
+    site = incident.site
+    if getattr(site.gates, act.gate) == "none" or act.done(*inputs):
+        return
+    plan = act.plan(*inputs)
+    run = timeline.current()
+    if run is not None and run.planning:
+        timeline.record("asked", f"would ask for approval to {act.title.lower()}", detail={"hash": plan.hash})
+        return
+    key = _key(incident.case.run_id, f"{act.name}-{plan.hash}")
+    _ask(site, incident.case, plan, key)
+    incident.publish()
+    form = Answer.with_initial_data(description=form_text(incident.case, site, plan))
+    answer = suspend_flow_run(form, timeout=site.gates.refuse_after + BACKSTOP, key=key)
+    _note(plan, key, answer.decision, answer.approver, answer.reason)
+    if answer.decision != "approve":
+        why = f": {answer.reason}" if answer.reason else ""
+        raise Refused(f"{plan.what} was refused by {answer.approver}{why}.", "The site was not touched by it.")
+
+
+def form_text(case: Case, site: Site, plan: Plan) -> str:
+    """What stands above the form: why it is asked, the plan with its cost, what silence means."""
+    return (
+        f"## {case.severity} {case.section} on {case.site}\n\nSeen from outside: {case.impact}\n\n{plan.markdown}\n\n"
+        f"**If nobody answers:** {silence(case, site)}\n\nThe approval is for exactly this plan (`{plan.hash}`). "
+        f"What was seen and done so far: artifact `incident-{case.site}-{case.playbook}`."
+    )
+
+
+def silence(case: Case, site: Site) -> str:
+    """What silence means, for the form and the messages."""
+    after, until = _span(escalate_after(case, site)), _span(site.gates.refuse_after)
+    second = site.on_call.secondary
+    asked = f"{second.name} is asked after {after}" if second else f"a reminder is sent after {after}"
+    return f"{asked}; after {until} it counts as refused, and the playbook ends."
+
+
+def escalate_after(case: Case, site: Site) -> int:
+    """Seconds of silence before the secondary is asked."""
+    return site.gates.escalate_after or ESCALATE_AFTER[case.severity]
+
+
+@once("Ask for approval", by=("key",))
+def _ask(site: Site, case: Case, plan: Plan, key: str) -> None:
+    now = datetime.now(UTC)
+    asked = timeline.record(
+        "asked", f"{site.on_call.primary.name}: {plan.what}?",
+        text=report.message("approval", case, plan=plan, silence=silence(case, site)),
+        detail={
+            "key": key,
+            "what": plan.what,
+            "hash": plan.hash,
+            "escalate_at": (now + timedelta(seconds=escalate_after(case, site))).isoformat(),
+            "refuse_at": (now + timedelta(seconds=site.gates.refuse_after)).isoformat(),
+        },
+    )  # fmt: skip
+    tell_question(site, case, asked, site.on_call.primary)
+
+
+@once("Note the answer", by=("key",))
+def _note(plan: Plan, key: str, decision: str, approver: str, reason: str) -> None:
+    timeline.record(
+        "answered", f"{approver}: {decision} {plan.what}", outcome=reason, ok=decision == "approve",
+        detail={"key": key, "decision": decision, "approver": approver},
+    )  # fmt: skip
+
+
+def tell_question(site: Site, case: Case, asked: timeline.Entry, person: Person) -> None:
+    """Send the plan, word for word as it was first asked, to somebody who may approve it."""
+    subject = f"APPROVAL NEEDED - {case.severity}: {asked.detail['what']} on {case.site}?"
+    notify.tell(site, [person], subject, asked.text, "approval")
+
+
+def _key(run_id: UUID, key: str) -> str:
+    """The key of this question; a new one if a run that had ended was started again since it was asked.
+
+    Prefect then forgets the answer but keeps the form, and would refuse to store the same form twice.
+    """
+    with get_client(sync_client=True) as client:
+        remembered = client.read_flow_run(run_id).empirical_policy.pause_keys or set()
+        for number in count(1):
+            candidate = key if number == 1 else f"{key}-{number}"
+            if candidate in remembered or not _was_asked(client, run_id, candidate):
+                return candidate
+    raise AssertionError("count() does not end")
+
+
+def _was_asked(client: SyncPrefectClient, run_id: UUID, key: str) -> bool:
+    schema = keyset_from_base_key(f"suspended-{key}")["schema"]
+    return client._client.get(f"/flow_runs/{run_id}/input/{schema}").status_code == httpx.codes.OK
+
+
+def _span(seconds: int) -> str:
+    return f"{seconds // 60} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds} s"

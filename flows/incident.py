@@ -1,0 +1,238 @@
+"""One incident per episode: claimed atomically, told to people, and written down when it ends.
+
+The claim is a Prefect variable whose creation a second alert loses. Serves the guide's "Communication Templates",
+"Post-Incident" and the house rule that a second alert attaches to the open incident.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.utilities.urls import url_for
+from pydantic import BaseModel
+
+from blocks.errors import IncidentOpen
+from blocks.on_call import Severity
+from blocks.site import Site
+from tasks import notify, report, timeline
+from tasks.http import Outside
+from tasks.report import Case, EndsAs, Status
+from tasks.steps import once
+
+CLAIM_TAG = "guardia-incident"
+
+
+class Claim(BaseModel):
+    """Who has the open incident of a playbook on a site."""
+
+    run_id: UUID
+    playbook: str
+    section: str
+    severity: Severity
+    site: str
+    opened: datetime
+
+
+class Outcome(BaseModel):
+    """How a playbook ended, in the words of its record."""
+
+    kind: EndsAs
+    summary: str
+    root_cause: str = "not yet known"
+
+
+class Incident:
+    """The incident that a playbook works on. Its methods are the lines of the guide that are about people."""
+
+    def __init__(self, claim: Claim, site: Site) -> None:
+        self.site = site
+        self.case = case_of(claim, site)
+
+    def announce(self, seen: Outside) -> None:
+        """Send the guide's initial notification, once, with what was seen from outside as the impact."""
+        if _planning():
+            return
+        self.case.impact = _announce(self.site, self.case, seen.summary)
+
+    def update(self, status: Status, note: str = "", *, more: bool = True) -> None:
+        """Send the guide's update."""
+        if not _planning():
+            words = {"status": status, "note": note, "more": more}
+            self._tell("update", f"INCIDENT UPDATE - {self.case.severity}: {_name(self.case)}", words)
+
+    def well_again(self, seen: Outside) -> Outcome:
+        """The site is healthy at the start: a false alarm, or healed while an approval was awaited."""
+        if any(entry.kind == "act" for entry in self._entries()):
+            return self.resolved("it came back after what was done before the approval")
+        if any(entry.kind == "message" for entry in self._entries()):
+            return self.resolved("it came back by itself")
+        return Outcome(kind="false alarm", summary=f"The site is healthy from outside: {seen.summary}")
+
+    def resolved(self, how: str) -> Outcome:
+        """Healthy from outside several times in a row, thanks to `how`."""
+        return Outcome(kind="resolved", summary=how, root_cause=f"not yet analysed; {how}")
+
+    def unresolved(self) -> Outcome:
+        """The playbook is at its end and the site is still down."""
+        if _planning():
+            return Outcome(kind="planned", summary="Nothing was changed: this is what the playbook would do.")
+        return Outcome(
+            kind="unresolved",
+            summary="Everything that the playbook knows was tried, and the site is still not healthy.",
+        )
+
+    def close(self, outcome: Outcome) -> None:
+        """Tell people how it ended, write the record, publish it, and let the next alert open a new incident."""
+        self.case.closed = datetime.now(UTC)
+        self.case.outcome, self.case.summary = outcome.kind, outcome.summary
+        self.case.root_cause = outcome.root_cause
+        if outcome.kind == "resolved":
+            self._tell("resolution", f"INCIDENT RESOLVED - {self.case.severity}: {_name(self.case)}", {})
+        elif outcome.kind in {"unresolved", "refused"}:
+            self.update("Identified", f"{outcome.kind.upper()}: {outcome.summary}", more=False)
+        timeline.record("closed", outcome.kind, outcome=outcome.summary, ok=outcome.kind != "unresolved")
+        self.publish()
+        path = report.write(self.case, self._markdown())
+        timeline.record("note", f"the record is {path}")
+        release(self.case.site, self.case.playbook, self.case.run_id)
+
+    def publish(self) -> None:
+        """Show the record so far as an artifact of the run."""
+        create_markdown_artifact(
+            key=artifact_key(self.case.site, self.case.playbook),
+            markdown=self._markdown(),
+            description=f"{self.case.severity} {self.case.section} on {self.case.site}: {self.case.outcome}",
+        )
+
+    def _markdown(self) -> str:
+        run = timeline.current()
+        return report.markdown(self.case, self._entries(), run.secrets if run else frozenset())
+
+    def _entries(self) -> list[timeline.Entry]:
+        run = timeline.current()
+        return timeline.whole(run) if run else []
+
+    def _tell(self, template: Any, subject: str, words: dict[str, Any]) -> None:
+        words.setdefault("actions", report.actions(self._entries()))
+        body = report.message(template, self.case, **words)
+        notify.tell(self.site, self.site.on_call.told(self.case.severity), subject, body, template)
+
+
+@once("Tell people that it began", by=())
+def _announce(site: Site, case: Case, impact: str) -> str:
+    case.impact = impact
+    body = report.message("initial", case)
+    subject = f"INCIDENT ALERT - {case.severity}: {_name(case)}"
+    notify.tell(site, site.on_call.told(case.severity), subject, body, "initial")
+    return impact
+
+
+def claim(wanted: Claim) -> Claim:
+    """Open the incident, or find it open by this very run (which was resumed).
+
+    Raises IncidentOpen, after a note on its timeline, if another run that still lives has it.
+    """
+    with get_client(sync_client=True) as client:
+        while True:
+            holder = _create(client, wanted)
+            if holder is None:
+                return wanted
+            variable_id, found = holder
+            if found.run_id == wanted.run_id:
+                return found
+            if _lives(client, found.run_id):
+                note = f"a second alert ({wanted.run_id}) attached to this incident"
+                timeline.send(found.run_id, _name(found), timeline.Entry(kind="note", what=note))
+                raise IncidentOpen(
+                    f"{found.playbook} on {found.site} is open since {found.opened:%H:%M:%S} UTC in the run "
+                    f"{found.run_id}; this alert was attached to it.",
+                    f"Follow {_url(found.run_id)}",
+                )
+            _drop(client, variable_id)  # of two that drop a dead claim, one creates the next
+
+
+def release(site: str, playbook: str, run_id: UUID) -> None:
+    """Let go of the incident, if this run has it."""
+    with get_client(sync_client=True) as client:
+        variable = client.read_variable_by_name(claim_name(site, playbook))
+        if variable is not None and Claim.model_validate(variable.value).run_id == run_id:
+            _drop(client, variable.id)
+
+
+def open_claims(client: SyncPrefectClient) -> list[Claim]:
+    """Every incident that is open now."""
+    body = {"variables": {"tags": {"all_": [CLAIM_TAG]}}}
+    rows = client._client.post("/variables/filter", json=body).raise_for_status().json()
+    return [Claim.model_validate(row["value"]) for row in rows]
+
+
+def case_of(claim: Claim, site: Site) -> Case:
+    """The facts of an incident for its messages and record."""
+    links = [("Sentry", str(site.sentry_url or "")), ("Repository", str(site.github_url or ""))]
+    return Case(
+        run_id=claim.run_id,
+        playbook=claim.playbook,
+        section=claim.section,
+        severity=claim.severity,
+        site=site.name,
+        url=str(site.url),
+        opened=claim.opened,
+        run_url=_url(claim.run_id),
+        links=[(name, link) for name, link in links if link],
+    )
+
+
+def claim_name(site: str, playbook: str) -> str:
+    """The variable that says who has the incident."""
+    return f"guardia-incident-{site}-{playbook}"
+
+
+def artifact_key(site: str, playbook: str) -> str:
+    """The artifact that shows the incident."""
+    return f"incident-{site}-{playbook}"
+
+
+def _create(client: SyncPrefectClient, wanted: Claim) -> tuple[UUID, Claim] | None:
+    """None if the claim is ours now, else the one that is there."""
+    name = claim_name(wanted.site, wanted.playbook)
+    while True:
+        try:
+            client.create_variable(VariableCreate(name=name, value=wanted.model_dump(mode="json"), tags=[CLAIM_TAG]))
+        except ObjectAlreadyExists:
+            variable = client.read_variable_by_name(name)
+            if variable is None:
+                continue  # released in between
+            return variable.id, Claim.model_validate(variable.value)
+        return None
+
+
+def _drop(client: SyncPrefectClient, variable_id: UUID) -> None:
+    """By id, not by name: a claim that came after the dead one stays."""
+    client._client.delete(f"/variables/{variable_id}")
+
+
+def _lives(client: SyncPrefectClient, run_id: UUID) -> bool:
+    try:
+        state = client.read_flow_run(run_id).state
+    except ObjectNotFound:
+        return False
+    return state is not None and not state.is_final()
+
+
+def _planning() -> bool:
+    run = timeline.current()
+    return run is not None and run.planning
+
+
+def _name(what: Claim | Case) -> str:
+    return f"{what.playbook} on {what.site}"
+
+
+def _url(run_id: UUID) -> str:
+    return url_for("flow-run", obj_id=run_id) or str(run_id)

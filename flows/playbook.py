@@ -1,0 +1,107 @@
+"""What makes a function that reads like the guide a playbook: a Prefect flow with an incident around it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from prefect import Flow, flow, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from blocks import site_file
+from blocks.errors import CommandError, GuardiaError, IncidentOpen, Refused
+from blocks.on_call import Severity
+from blocks.site import Site
+from flows.approval import approve
+from flows.incident import Claim, Incident, Outcome, claim
+from tasks import http, timeline
+from tasks.steps import Act
+
+Mode = Literal["respond", "plan"]
+Body = Callable[[Site, Incident], Outcome]
+
+STATE_NAMES = {
+    "resolved": "Resolved", "false alarm": "False alarm", "refused": "Refused", "unresolved": "Unresolved",
+    "planned": "Planned",
+}  # fmt: skip
+
+
+def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any]]:
+    """Make a playbook of the guide's `section`. The body gets the site and the incident and returns how it ended.
+
+    The flow takes the site's name, the mode (`plan`: look, print the commands, change nothing) and why it was
+    started. It ends Completed as Resolved, False alarm, Refused, Planned or Attached, or Failed as Unresolved.
+    """
+
+    def decorate(body: Body) -> Flow[..., Any]:
+        name = body.__name__.replace("_", "-")
+
+        def respond(site: str, mode: Mode = "respond", reason: str = "") -> State[Any]:
+            known = site_file.load(site)
+            wanted = Claim(
+                run_id=runtime.flow_run.id, playbook=name, section=section, severity=severity, site=known.name,
+                opened=datetime.now(UTC),
+            )  # fmt: skip
+            return _run(body, wanted, known, mode, reason)
+
+        respond.__name__ = respond.__qualname__ = body.__name__
+        respond.__module__ = body.__module__
+        description = sys.modules[body.__module__].__doc__ or ""
+        make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
+        return make(respond)
+
+    return decorate
+
+
+def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
+    """Ask if it must be asked, do the act once, and say whether the site is healthy from outside after it."""
+    approve(incident, act, incident.site, *inputs)
+    if act.done(incident.site, *inputs):
+        return False  # done before this run was resumed, and the site was looked at since
+    patience = act.patience or incident.site.recovery_timeout
+    try:
+        act(incident.site, *inputs)
+    except CommandError:
+        patience = 5  # it is on the timeline; what it may have done shows soon
+    run = timeline.current()
+    if run is not None and run.planning:
+        return False
+    return http.recovery(incident.site, patience).recovered
+
+
+def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> State[Any]:
+    run = timeline.Run(id=wanted.run_id, playbook=wanted.playbook, site=site, planning=mode == "plan")
+    timeline.begin(run)
+    try:
+        incident = Incident(wanted if run.planning else claim(wanted), site)
+        if reason:
+            timeline.record("note", f"started because: {reason}")
+        outcome = _outcome(body, incident, site)
+        if not run.planning:
+            incident.close(outcome)
+        return _state(outcome)
+    except IncidentOpen as error:
+        return Completed(name="Attached", message=str(error))
+    finally:
+        run.held.close()
+        timeline.end()
+
+
+def _outcome(body: Body, incident: Incident, site: Site) -> Outcome:
+    """How the body ended, its errors turned into outcomes; a suspension passes through as it must."""
+    try:
+        return body(site, incident)
+    except Refused as error:
+        return Outcome(kind="refused", summary=str(error))
+    except GuardiaError as error:
+        return Outcome(kind="unresolved", summary=str(error))
+    except Exception as error:  # noqa: BLE001 - a defect of Guardia's own must not leave an incident open and silent
+        return Outcome(kind="unresolved", summary=f"Guardia itself failed: {type(error).__name__}: {error}")
+
+
+def _state(outcome: Outcome) -> State[Any]:
+    make = Failed if outcome.kind == "unresolved" else Completed
+    return make(name=STATE_NAMES[outcome.kind], message=outcome.summary)

@@ -1,0 +1,65 @@
+"""Commands and plans are data: what would run on the host, word for word, before anything runs.
+
+This is the only place where words become shell text, and `shlex.join` does it.
+"""
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+
+from blocks.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One program on the host with its arguments.
+
+    `changes` says whether it changes anything; `timeout` is in seconds, after which the host kills it.
+    """
+
+    argv: tuple[str, ...]
+    changes: bool = False
+    timeout: int = 60
+
+    def __post_init__(self) -> None:
+        if any("\0" in word for word in self.argv):
+            raise ConfigError(f"{self.argv!r} holds a NUL byte.", "No command line can; correct the parameter.")
+
+    @property
+    def line(self) -> str:
+        """The command as the guide would print it, safe to paste into a shell."""
+        return shlex.join(self.argv)
+
+    @property
+    def bounded(self) -> str:
+        """The command as it is sent: the host itself ends it, so that nothing is left running there."""
+        return f"timeout --kill-after=5 {int(self.timeout)} {self.line}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Exactly what an act would do, shown to the person who approves it.
+
+    `facts` are what the plan rests on (what would be deleted, which boot it ends): with the commands and the
+    cost they make the hash that an approval is bound to.
+    """
+
+    what: str
+    where: str
+    commands: tuple[Command, ...]
+    cost: str
+    facts: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits that change whenever the plan does."""
+        lines = [self.what, self.where, [c.line for c in self.commands], self.cost, self.facts]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
+
+    @property
+    def markdown(self) -> str:
+        """What, with which commands, at what cost, resting on which facts."""
+        commands = "\n".join(command.line for command in self.commands)
+        facts = "".join(f"\n- {fact}" for fact in self.facts)
+        return f"**{self.what}** on `{self.where}`\n\n```\n{commands}\n```\n\n**Cost:** {self.cost}\n{facts}"

@@ -1,0 +1,303 @@
+"""Every Docker Compose and Docker command that Guardia runs, and what their answers mean."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from blocks.errors import CommandError, CommandFailed, CommandTimedOut, ConfigError, GuardiaError
+from blocks.site import Site
+from tasks import ssh, timeline
+from tasks.command import Command, Plan
+from tasks.masking import env_secrets, mask
+from tasks.steps import act, look
+
+QUICK = 15  # seconds in which a docker daemon that is well answers
+LOG_LINES = 100
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+def compose(site: Site, *words: str, changes: bool = False, timeout: int = 60) -> Command:
+    """`docker compose -f FILE --env-file FILE WORDS` with absolute paths, so that no `cd` is needed."""
+    env = ("--env-file", f"{site.folder}/{site.env_file}") if site.env_file else ()
+    file = f"{site.folder}/{site.compose_file}"
+    return Command(("docker", "compose", "-f", file, *env, *words), changes=changes, timeout=timeout)
+
+
+def ps(site: Site) -> Command:
+    """State and health of every container of the site, stopped ones too."""
+    return compose(site, "ps", "--all", "--format", "json", timeout=QUICK)
+
+
+def config_services(site: Site) -> Command:
+    """The services that the compose file names; needs no daemon."""
+    return compose(site, "config", "--services", timeout=QUICK)
+
+
+def logs(site: Site, service: str) -> Command:
+    """The last lines of one service's log, with the time of each."""
+    words = ("logs", "--no-color", "--timestamps", f"--tail={LOG_LINES}", service)
+    return compose(site, *words, timeout=QUICK)
+
+
+def restart(site: Site) -> Command:
+    """Restart all services, stopped ones too."""
+    return compose(site, "restart", changes=True, timeout=180)
+
+
+def start(site: Site) -> Command:
+    """Create and start what is missing; leave alone what runs, and build nothing."""
+    return compose(site, "up", "--detach", "--no-build", "--no-recreate", changes=True, timeout=180)
+
+
+def ping() -> Command:
+    """Whether the docker daemon answers."""
+    return Command(("docker", "version", "--format", "{{.Server.Version}}"), timeout=QUICK)
+
+
+def prune() -> Command:
+    """Delete stopped containers, unused networks, dangling images and the build cache; never volumes."""
+    return Command(("docker", "system", "prune", "-f"), changes=True, timeout=600)
+
+
+def stopped_containers() -> Command:
+    """The names of the containers that a prune deletes."""
+    filters = [word for state in ("created", "exited", "dead") for word in ("--filter", f"status={state}")]
+    return Command(("docker", "ps", "--all", *filters, "--format", "{{.Names}}"), timeout=QUICK)
+
+
+def dangling_images() -> Command:
+    """The ids of the images that a prune deletes."""
+    words = ("docker", "image", "ls", "--filter", "dangling=true", "--format", "{{.ID}}")
+    return Command(words, timeout=QUICK)
+
+
+def env_file(site: Site) -> Command:
+    """The site's env file, read only to know which words must be masked."""
+    return Command(("cat", f"{site.folder}/{site.env_file}"), timeout=QUICK)
+
+
+# --- looks ----------------------------------------------------------------------------------------------------
+
+
+class Container(BaseModel):
+    """One container of the site; `health` is empty if it has no health check."""
+
+    service: str
+    name: str
+    state: str
+    health: str = ""
+    exit_code: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Running, and not known to be unhealthy."""
+        return self.state == "running" and self.health in {"", "healthy"}
+
+    @property
+    def words(self) -> str:
+        """For the timeline."""
+        health = f", {self.health}" if self.health else ""
+        code = f" ({self.exit_code})" if self.state == "exited" else ""
+        return f"{self.service} {self.state}{code}{health}"
+
+
+class Services(BaseModel):
+    """The site's containers, or why Docker would not say."""
+
+    containers: list[Container] = []
+    missing: list[str] = []
+    silent: str = ""
+
+    @property
+    def docker_answers(self) -> bool:
+        """Whether the docker daemon could be asked at all."""
+        return not self.silent
+
+    @property
+    def ok(self) -> bool:
+        """All there and well."""
+        return self.docker_answers and not self.missing and all(c.ok for c in self.containers)
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        if self.silent:
+            return f"Docker does not answer: {self.silent}"
+        words = [c.words for c in self.containers] + [f"{service} has no container" for service in self.missing]
+        return "; ".join(words)
+
+
+class Logs(BaseModel):
+    """The last lines of each service's log, secrets masked."""
+
+    text: str
+    lines: dict[str, int]
+
+    @property
+    def summary(self) -> str:
+        """How many lines of each."""
+        return ", ".join(f"{service}: {count} lines" for service, count in self.lines.items())
+
+
+class Leftovers(BaseModel):
+    """What a prune would delete, by name."""
+
+    containers: list[str]
+    images: list[str]
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        return f"{len(self.containers)} stopped containers, {len(self.images)} dangling images"
+
+
+@look("Check all services")
+def services(site: Site) -> Services:
+    """State and health of each container; a silent docker daemon is a finding, a wrong site file is an error.
+
+    Raises ConfigError for a missing compose file, an unknown service, or a VPS without Docker. (Complete Site
+    Down, step 3.)
+    """
+    try:
+        named = ssh.run(site.host, config_services(site)).stdout.split()
+        unknown = [service for service in site.services.all() if service not in named]
+        if unknown:
+            raise ConfigError(
+                f"{site.folder}/{site.compose_file} on {site.host.address} has no service {', '.join(unknown)}; "
+                f"it has {', '.join(sorted(named))}.",
+                "Correct [services] in the site file.",
+            )
+        containers = parse_ps(ssh.run(site.host, ps(site)).stdout)
+    except CommandTimedOut as error:
+        return Services(silent=error.what)
+    except CommandFailed as error:
+        cause = explain(site, error)
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        return Services(silent=cause.what)
+    there = {container.service for container in containers}
+    return Services(containers=containers, missing=[s for s in site.services.all() if s not in there])
+
+
+@look("Read the logs of web, db and nginx")
+def service_logs(site: Site) -> Logs:
+    """The last 100 lines of each service, kept on the incident with secrets masked. (Complete Site Down, step 4.)"""
+    secrets = site_secrets(site)
+    texts = {service: _log_of(site, service) for service in site.services.all()}
+    return Logs(
+        text="\n\n".join(f"--- {service}\n{mask(text, secrets)}" for service, text in texts.items()),
+        lines={service: len(text.splitlines()) for service, text in texts.items()},
+    )
+
+
+@look("List what a prune would delete")
+def leftovers(site: Site) -> Leftovers:
+    """Stopped containers and dangling images by name: what the plan of a prune rests on."""
+    containers = ssh.run(site.host, stopped_containers()).stdout.split()
+    images = ssh.run(site.host, dangling_images()).stdout.split()
+    return Leftovers(containers=sorted(containers), images=sorted(images))
+
+
+def site_secrets(site: Site) -> frozenset[str]:
+    """The secret values of the site's env file, so that they can be masked wherever a log shows them."""
+    if not site.env_file:
+        return frozenset()
+    try:
+        secrets = env_secrets(ssh.run(site.host, env_file(site), quiet=True).stdout)
+    except CommandError:
+        return frozenset()  # without the file the patterns still mask what looks like a secret
+    run = timeline.current()
+    if run is not None:
+        run.secrets |= secrets
+    return secrets
+
+
+def parse_ps(text: str) -> list[Container]:
+    """What `docker compose ps --format json` says: one JSON list before Compose 2.21, one object a line since.
+
+    Raises ConfigError for an answer that is neither.
+    """
+    try:
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in _lines(text)]
+        return [_container(row) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"`docker compose ps --format json` answered something unknown ({error}): {text[:200]!r}.",
+            "Guardia knows Docker Compose 2.0 and later; check `docker compose version` on the VPS.",
+        ) from None
+
+
+def explain(site: Site, error: CommandFailed) -> GuardiaError:
+    """What a failing docker command means, as an error that names the cure."""
+    said, host = error.what.lower(), site.host.address
+    path = f"{site.folder}/{site.compose_file}"
+    if "status 127" in said or ("no such file or directory" in said and "failed to run command" in said):
+        return ConfigError(f"There is no `docker` on {host}.", "Install Docker there, or correct [host].")
+    if "unknown shorthand flag" in said or "is not a docker command" in said or "unknown flag" in said:
+        return ConfigError(f"{host} has no Compose plugin, or too old a one ({error.what}).", "Install Compose 2.")
+    if "no such file or directory" in said or "couldn't find env file" in said:
+        return ConfigError(
+            f"{path} or {site.env_file} is not on {host} ({error.what}).",
+            "Correct folder, compose_file and env_file in the site file.",
+        )
+    if "permission denied" in said:
+        return ConfigError(f"{site.host.user} may not use Docker on {host}.", "Add the user to the group docker.")
+    if "yaml" in said or "validating" in said or "invalid" in said:
+        return ConfigError(f"{path} on {host} is not a valid compose file ({error.what}).", "Fix it there.")
+    return error
+
+
+# --- acts -----------------------------------------------------------------------------------------------------
+
+
+@act("Restart all services", gate="restart")
+def restart_services(site: Site, attempt: int = 1) -> Plan:  # noqa: ARG001 - it makes a second restart another act
+    """Restart every service of the site. (Complete Site Down, step 5.)"""
+    return Plan(
+        what="Restart all services",
+        where=site.host.address,
+        commands=(ping(), restart(site)),
+        cost="Requests fail for some seconds. No data is lost.",
+    )
+
+
+@act("Delete unused Docker data", gate="prune", patience=15)
+def prune_leftovers(site: Site, found: Leftovers) -> Plan:
+    """Free disk space. What the prune took of the site's own stopped containers is created again.
+
+    (Complete Site Down, step 6.)
+    """
+    facts = tuple(f"deletes the stopped container {name}" for name in found.containers)
+    facts += tuple(f"deletes the dangling image {image}" for image in found.images)
+    return Plan(
+        what="Delete unused Docker data: stopped containers, dangling images, unused networks, build cache",
+        where=site.host.address,
+        commands=(prune(), start(site)),
+        cost="What stopped containers wrote outside volumes is lost for ever; volumes and tagged images stay.",
+        facts=facts,
+    )
+
+
+def _log_of(site: Site, service: str) -> str:
+    try:
+        output = ssh.run(site.host, logs(site, service))
+    except CommandError as error:
+        return f"(no log: {error.what})"
+    return output.stdout + output.stderr
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _container(row: dict[str, Any]) -> Container:
+    return Container(
+        service=row["Service"],
+        name=row["Name"],
+        state=row["State"].lower(),
+        health=(row.get("Health") or "").lower(),
+        exit_code=row.get("ExitCode") or 0,
+    )

@@ -1,0 +1,36 @@
+"""Secrets never reach logs, artifacts or messages, even when a service's own log holds them."""
+
+import re
+
+MASK = "•••"
+
+_PATTERNS = (
+    # user:password@host in any URL
+    re.compile(r"(?P<keep>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@]+(?=@)", re.I),
+    # password=..., SECRET_KEY: "...", api-token '...'
+    re.compile(
+        r"(?P<keep>\b[\w.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key)[\w.-]*[\"']?\s*[=:]\s*[\"']?)"
+        r"[^\s\"',;&]+",
+        re.I,
+    ),
+    re.compile(r"(?P<keep>\bauthorization\s*:\s*(?:basic|bearer|token)?\s*)\S+", re.I),
+    re.compile(r"(?P<keep>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{16,}=*", re.I),
+    re.compile(r"(?P<keep>-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|$)", re.S),
+)
+_SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|DSN|DATABASE_URL", re.I)
+
+
+def mask(text: str, secrets: frozenset[str] = frozenset()) -> str:
+    """The text with every known secret, and whatever looks like one, replaced by dots."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    for pattern in _PATTERNS:
+        text = pattern.sub(lambda match: match["keep"] + MASK, text)
+    return text
+
+
+def env_secrets(env_file: str) -> frozenset[str]:
+    """The values in an env file whose names say that they are secret; short ones would mask plain words."""
+    pairs = (line.partition("=") for line in env_file.splitlines() if not line.lstrip().startswith("#"))
+    values = (value.strip().strip("\"'") for name, _, value in pairs if _SECRET_NAME.search(name))
+    return frozenset(value for value in values if len(value) >= 6)

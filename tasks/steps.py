@@ -1,0 +1,237 @@
+"""The two kinds of step that a playbook is made of.
+
+`look` reads: it runs afresh each time and is tried again on errors that trying again can cure. `act` changes: it
+shows its plan before it runs, runs once per flow run, and on a resumed or retried run is not repeated. `once` is
+what an act is built on, and serves what must not be doubled without touching the site: messages and records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE, CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.results import ResultStore, get_result_store
+from pydantic import BaseModel
+
+from blocks.errors import Busy, CommandFailed, GuardiaError
+from blocks.site import Site
+from tasks import ssh, timeline
+from tasks.command import Plan
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ACTING_WAIT = 120  # seconds to wait for another playbook that is acting on the site
+ACTING_LEASE = 60  # seconds after which a dead process's claim on the site lapses
+
+
+def acting_limit(site_name: str) -> str:
+    """The concurrency limit that lets one flow at a time act on a site."""
+    return f"guardia-acting-{site_name}"
+
+
+def look(title: str, *, retries: int = 2, kept: bool = False) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A step that only reads.
+
+    Its result is recorded on the timeline by its `summary`, if it has one, and its `text` as evidence. `retries`
+    count only errors that are not permanent; `kept` keeps the first answer for the whole flow run, for what must
+    be known from before an act.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        @wraps(function)
+        def body(*args: P.args, **kwargs: P.kwargs) -> R:
+            started = time.monotonic()
+            try:
+                result = function(*args, **kwargs)
+            except GuardiaError as error:
+                timeline.record("look", title, outcome=str(error), ok=False, seconds=time.monotonic() - started)
+                raise
+            timeline.record(
+                "look", title, outcome=str(getattr(result, "summary", "")), ok=bool(getattr(result, "ok", True)),
+                seconds=time.monotonic() - started, text=str(getattr(result, "text", "")),
+            )  # fmt: skip
+            return result
+
+        return task(
+            name=title,
+            cache_policy=CachePolicy.from_cache_key_fn(_key) if kept else NO_CACHE,
+            persist_result=kept,
+            retries=retries,
+            retry_delay_seconds=[1.0, 3.0, 9.0][:retries],
+            retry_condition_fn=_worth_retrying,
+        )(body)
+
+    return decorate
+
+
+def once(title: str, *, by: tuple[str, ...] | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A step that is done once per flow run: a resumed or retried run gets the first result back.
+
+    `by` names the inputs that make it another step (all of them if None): what was seen from outside differs each
+    time, and must not announce an incident twice.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
+            return _key(context, inputs if by is None else {name: inputs[name] for name in by})
+
+        return task(
+            name=title,
+            cache_policy=CachePolicy.from_cache_key_fn(key),
+            persist_result=True,
+            retries=1,
+            retry_delay_seconds=2,
+            retry_condition_fn=_worth_retrying,
+        )(function)
+
+    return decorate
+
+
+class Result(BaseModel):
+    """How an act ended. A failure that trying again cannot cure is kept too, so that a resumed run goes on."""
+
+    ok: bool
+    words: str
+
+
+class Act(Generic[P]):
+    """A step that changes something, made by `act`."""
+
+    def __init__(
+        self, title: str, gate: str, patience: int | None, planner: Callable[P, Plan], do: Callable[..., str]
+    ) -> None:
+        self.title, self.gate, self.patience = title, gate, patience
+        self.name = planner.__name__.replace("_", "-")
+        self.plan = planner
+        self.__doc__ = planner.__doc__
+        self._step = once(title)(self._body(do))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Carry out the plan, once per flow run; in plan mode only write it down.
+
+        Raises Busy if another playbook keeps acting on the site, CommandFailed if the act failed for good, now or
+        earlier in this run, HostError if the machine was lost.
+        """
+        run = timeline.current()
+        if run is not None and run.planning:
+            plan = self.plan(*args, **kwargs)
+            timeline.record("act", f"would {self.title.lower()}", text=plan.markdown, detail=_shown(plan))
+            return
+        if run is not None:
+            _claim_site(run)
+        result = self._step(*args, **kwargs)
+        if not result.ok:
+            raise CommandFailed(result.words)
+
+    def done(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether this flow run has already done exactly this act."""
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None:
+            return False
+        key = _hashed(str(context.flow_run.id), self.title, _bound(self.plan, args, kwargs))
+        store = cast(ResultStore, get_result_store().update_for_task(self._step))
+        return store.exists(key)
+
+    def _body(self, do: Callable[..., str]) -> Callable[P, Result]:
+        @wraps(self.plan)
+        def body(*args: P.args, **kwargs: P.kwargs) -> Result:
+            started, failure = time.monotonic(), None
+            try:
+                result = Result(ok=True, words=do(self.plan(*args, **kwargs), *args, **kwargs))
+            except GuardiaError as error:
+                result, failure = Result(ok=False, words=str(error)), error
+            timeline.record(
+                "act", self.title, outcome=result.words, ok=result.ok, seconds=time.monotonic() - started, changes=True
+            )
+            if failure is not None and not failure.permanent:
+                raise failure
+            return result
+
+        return body
+
+
+def act(
+    title: str, *, gate: str, patience: int | None = None, do: Callable[..., str] | None = None
+) -> Callable[[Callable[P, Plan]], Act[P]]:
+    """A step that changes something. The decorated function makes its plan, from its inputs alone.
+
+    `gate` names the entry of the site's gate policy; `patience` is how many seconds its effect may take to show
+    outside (the site's own recovery timeout if None). What runs is the plan's commands, in order, or
+    `do(plan, *inputs)`, which returns its outcome in words. The first input is the site.
+    """
+
+    def decorate(planner: Callable[P, Plan]) -> Act[P]:
+        return Act(title, gate, patience, planner, do or run_commands)
+
+    return decorate
+
+
+def run_commands(plan: Plan, site: Site, *_: Any) -> str:
+    """Run the plan's commands on the site's host, in order, stopping at the first that fails."""
+    for command in plan.commands:
+        ssh.run(site.host, command)
+    return "done"
+
+
+def _claim_site(run: timeline.Run) -> None:
+    """From its first act to its end or suspension a run holds the site; the claim of a killed process lapses."""
+    if run.acting:
+        return
+    try:
+        run.held.enter_context(
+            concurrency(
+                acting_limit(run.site.name), strict=True, timeout_seconds=ACTING_WAIT, lease_duration=ACTING_LEASE
+            )
+        )
+    except TimeoutError:
+        raise Busy(
+            f"Another playbook has been acting on {run.site.name} for {ACTING_WAIT} s.",
+            "See `guardia status`; start this one again when that one has ended.",
+        ) from None
+    run.acting = True
+
+
+def _shown(plan: Plan) -> dict[str, Any]:
+    return {"commands": [command.line for command in plan.commands], "cost": plan.cost, "hash": plan.hash}
+
+
+def _worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, GuardiaError) and not error.permanent
+
+
+def _key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
+    run_id = context.task_run.flow_run_id
+    return _hashed(str(run_id), context.task.name, inputs)
+
+
+def _hashed(run_id: str, name: str, inputs: dict[str, Any]) -> str:
+    """Flow run, step and inputs, and nothing else: a deploy of new code must not repeat a finished act."""
+    text = json.dumps(inputs, sort_keys=True, default=_plain)
+    return f"{run_id}-{hashlib.sha256((name + text).encode()).hexdigest()[:24]}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Site):
+        return value.name  # its secrets stay out of the key, and a changed setting does not repeat an act
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return str(value)
+
+
+def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """Inputs by parameter name with the defaults filled in, as Prefect hashes them."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return dict(bound.arguments)
