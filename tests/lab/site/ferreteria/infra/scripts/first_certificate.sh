@@ -15,8 +15,9 @@ if [ -e "/etc/letsencrypt/renewal/$DOMAIN.conf" ]; then
     exit 0
 fi
 mkdir -p "$LIVE"
-docker run --rm -v /etc/letsencrypt:/etc/letsencrypt ferreteria/nginx openssl req -x509 -newkey rsa:2048 -nodes \
-    -days 1 -subj "/CN=$DOMAIN" -keyout "$LIVE/privkey.pem" -out "$LIVE/fullchain.pem"
+docker run --rm -v /etc/letsencrypt:/etc/letsencrypt ferreteria/nginx openssl req -x509 -nodes \
+    -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 1 -subj "/CN=$DOMAIN" \
+    -keyout "$LIVE/privkey.pem" -out "$LIVE/fullchain.pem"
 $COMPOSE up -d nginx
 rm -r "$LIVE"
 $COMPOSE run --rm -T --no-deps --entrypoint certbot certbot certonly --webroot --webroot-path /var/www/certbot \
