@@ -55,7 +55,7 @@ def write_history(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     _git(target, "init", "--quiet", "--initial-branch=main")
     for release in RELEASES:
-        shutil.copytree(SOURCE, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(SOURCE, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
         for file, there, then in release.differs:
             _replace(target / file, there, then)
         _git(target, "add", "--all")

@@ -12,7 +12,7 @@ METHODS = ("cash", "card", "transfer")
 
 RECENT = """
     SELECT s.id, s.datetime, s.status, s.total, t.name AS tenant, coalesce(c.name, 'Walk-in') AS customer,
-           (SELECT string_agg(l.quantity || ' × ' || p.name, ', ' ORDER BY l.id)
+           (SELECT string_agg(l.quantity || ' × ' || p.name, ' · ' ORDER BY l.id)
             FROM sale_line l JOIN product p ON p.id = l.product_id WHERE l.sale_id = s.id) AS items
     FROM sale s JOIN tenant t ON t.id = s.tenant_id LEFT JOIN customer c ON c.id = s.customer_id
     {where} ORDER BY s.datetime DESC, s.id DESC LIMIT 20"""
