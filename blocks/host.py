@@ -1,5 +1,6 @@
 """The machine that a site runs on, reached over SSH with a pinned host key."""
 
+import base64
 import re
 from typing import Annotated
 
@@ -14,12 +15,19 @@ def _host_key(value: str) -> str:
     words = value.split()
     start = next((n for n, word in enumerate(words) if word.startswith(("ssh-", "ecdsa-"))), 0)
     key = " ".join(words[start : start + 2])
-    if not _HOST_KEY.match(key):
+    if not _HOST_KEY.match(key) or not _is_base64(key.split()[1]):
         raise ValueError(
             "is not an SSH host key. Copy the line that `cat /etc/ssh/ssh_host_ed25519_key.pub` prints on the "
             "VPS's own console (or `ssh-keyscan -t ed25519 HOST`, compared with it), e.g. 'ssh-ed25519 AAAA…'"
         )
     return key
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
 
 
 def _private_key(value: SecretStr) -> SecretStr:

@@ -1,10 +1,10 @@
 """The application that is on call: where it answers, where it lives, and what may be done to it."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from prefect.blocks.core import Block
-from pydantic import AfterValidator, BaseModel, Field, HttpUrl, IPvAnyAddress
+from pydantic import AfterValidator, BaseModel, Field, HttpUrl, IPvAnyAddress, model_validator
 
 from blocks.host import Host
 from blocks.mailbox import Mailbox
@@ -103,6 +103,14 @@ class Site(Block):
     reboot_timeout: int = Field(default=300, ge=10, le=3600, description="Seconds that a reboot may take.")
     sentry_url: HttpUrl | None = Field(default=None, description="The site's alerts in Sentry.")
     github_url: HttpUrl | None = Field(default=None, description="The site's repository.")
+
+    @model_validator(mode="after")
+    def _mail_has_a_sender(self) -> Self:
+        people = [self.on_call.primary, self.on_call.secondary, *self.on_call.stakeholders]
+        mail = [channel for person in people if person for channel in person.channels if "@" in channel]
+        if mail and self.mailbox is None:
+            raise ValueError(f"{mail[0]} is an e-mail address, but there is no [mailbox] to send from; add one")
+        return self
 
     @property
     def health_url(self) -> str:

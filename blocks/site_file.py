@@ -91,8 +91,20 @@ def _problems(error: ValidationError) -> str:
         place = ".".join(str(part) for part in problem["loc"]) or "the file"
         message = problem["msg"].removeprefix("Value error, ")
         message = "is missing" if problem["type"] == "missing" else message
+        message += _expected(Site, problem["loc"]) if problem["type"] == "string_pattern_mismatch" else ""
         lines.append(f"{place}: {message}")
     return f"{len(lines)} problem{'s' if len(lines) > 1 else ''}: " + "; ".join(lines) + "."
+
+
+def _expected(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """What the field that a pattern refused is for, which says more than the pattern."""
+    field = model.model_fields.get(str(place[0]))
+    if field is None:
+        return ""
+    inner = _models(field.annotation)
+    if inner and len(place) > 1:
+        return _expected(inner[0], place[1:])
+    return f" ({field.description})" if field.description else ""
 
 
 def _refuse_unknown_keys(model: type[BaseModel], raw: Any, path: Path, place: str = "") -> None:

@@ -1,6 +1,7 @@
 """The `guardia` command line."""
 
 import getpass
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,8 +50,10 @@ def apply(site_file: Annotated[Path, Parameter(help="The site file, e.g. site.to
     point_at_server()
     from blocks import site_file as files
     from deployments import catalog, limits
+    from tasks.ssh import load_key
 
     site = files.read(site_file)
+    load_key(site.host)
     for slug in files.register(site):
         console.print(f"Registered {slug}")
     limits.ensure([site.name])
@@ -83,6 +86,7 @@ def respond(
 @app.command
 def plan(playbook: Annotated[str, Parameter(help="E.g. site-down.")], *, site: Site = None) -> None:
     """Do the looks of a playbook now and print the commands that each act would run. Changes nothing."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # the terminal shows the timeline instead
     point_at_server()
     from deployments import catalog
     from deployments import follow as following

@@ -28,24 +28,27 @@ def follow(run_id: str, console: Console) -> int:
     told_waiting = False
     with get_client(sync_client=True) as client:
         console.print(f"Run {run_id}: {ui(f'/runs/flow-run/{run_id}')}")
+        final = False
         while True:
             run = client.read_flow_run(UUID(run_id))
             for entry in timeline.read(client, run.id):
                 if entry.id not in seen:
                     seen.add(entry.id)
                     print_entry(entry, console)
-            if run.state is not None and run.state.is_final():
+            if final:
                 return _ended(run, console)
+            final = run.state is not None and run.state.is_final()
             waits = run.state is not None and run.state.is_paused()
             if waits and not told_waiting:
                 console.print(f"[bold yellow]Waiting for an approval.[/] guardia approve {run_id[:8]} --as YOUR-NAME")
             told_waiting = waits
-            time.sleep(0.5)
+            time.sleep(1 if final else 0.5)  # the server stores the last entries a moment after they were sent
 
 
 def plan(playbook: Flow[..., Any], site: str, console: Console) -> None:
     """Run a playbook in plan mode in this process and print what it saw and would do."""
-    state: State[Any] = playbook(site, mode="plan", return_state=True)  # type: ignore[assignment]
+    with timeline.heard_by(lambda entry: print_entry(entry, console)):
+        state: State[Any] = playbook(site, mode="plan", return_state=True)  # type: ignore[assignment]
     console.print(f"[bold]{state.name}[/]: {escape(state.message or '')}")
     if state.is_failed():
         raise ConfigError(state.message or "The plan could not be made.")
@@ -102,16 +105,18 @@ def show_status(console: Console) -> None:
 
 
 def print_entry(entry: timeline.Entry, console: Console) -> None:
-    """One line of a timeline; commands only when they change something."""
+    """One line of a timeline, and the commands of a plan below it; commands that were run only if they change."""
     if entry.kind == "command" and not entry.changes:
         return
+    style = "default" if entry.ok else "red"
+    outcome = f" [dim]—[/] {escape(entry.outcome)}" if entry.outcome else ""
     took = f" [dim]{entry.seconds:.1f} s[/]" if entry.seconds is not None else ""
     mark = _MARKS.get(entry.kind, "$")
-    outcome = f" [dim]—[/] {escape(entry.outcome)}" if entry.outcome else ""
-    style = "" if entry.ok else "[red]"
-    console.print(
-        f"[dim]{entry.at:%H:%M:%S}[/] {mark} {style}{escape(entry.what)}{'[/]' if style else ''}{outcome}{took}"
-    )
+    console.print(f"[dim]{entry.at:%H:%M:%S}[/] {mark} [{style}]{escape(entry.what)}[/]{outcome}{took}")
+    for line in entry.detail.get("commands", []):
+        console.print(f"           [bold]{escape(line)}[/]")
+    if entry.detail.get("cost"):
+        console.print(f"           [dim]cost: {escape(entry.detail['cost'])}[/]")
 
 
 def ui(path: str) -> str:

@@ -27,9 +27,11 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
             point_at_server()
         from blocks import site_file
         from deployments import catalog, escalation, limits
+        from tasks.ssh import load_key
 
         for path in site_files:
             site = site_file.read(path)
+            load_key(site.host)
             say(f"Registered {', '.join(site_file.register(site))}")
         sites = site_file.names()
         limits.ensure(sites)

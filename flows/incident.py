@@ -58,7 +58,7 @@ class Incident:
         """Send the guide's initial notification, once, with what was seen from outside as the impact."""
         if _planning():
             return
-        self.case.impact = _announce(self.site, self.case, seen.summary)
+        self.case.impact = _announce(self.site, self.case, seen.impact)
 
     def update(self, status: Status, note: str = "", *, more: bool = True) -> None:
         """Send the guide's update."""

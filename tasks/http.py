@@ -50,8 +50,13 @@ class Outside(BaseModel):
         return self.healthy
 
     @property
+    def impact(self) -> str:
+        """What users notice, for messages."""
+        return f"{self.page.words}; {self.health.words}"
+
+    @property
     def summary(self) -> str:
-        """One line for the timeline and for messages."""
+        """One line for the timeline."""
         words = [self.page.words, self.health.words, *(answer.words for answer in self.elsewhere)]
         return ("healthy; " if self.healthy else "NOT healthy; ") + "; ".join(words)
 

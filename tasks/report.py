@@ -57,9 +57,10 @@ class Case(BaseModel):
     links: list[tuple[str, str]] = []
 
     @property
-    def minutes(self) -> int:
-        """Duration until it was closed, or until now."""
-        return round(((self.closed or datetime.now(UTC)) - self.opened).total_seconds() / 60)
+    def duration(self) -> str:
+        """How long until it was closed, or until now, in words."""
+        seconds = round(((self.closed or datetime.now(UTC)) - self.opened).total_seconds())
+        return f"{seconds} seconds" if seconds < 120 else f"{seconds // 60} minutes"
 
 
 def message(template: Literal["initial", "update", "resolution", "approval"], case: Case, **words: Any) -> str:

@@ -7,7 +7,8 @@ run that was suspended for an approval, or killed, finds its own past there.
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -73,15 +74,26 @@ def end() -> None:
 
 
 def record(kind: Kind, what: str, **fields: Any) -> Entry:
-    """Add to the current run's timeline, its log and, unless planning, its events."""
+    """Add to the current run's timeline and log and, unless planning, to its events. Outside a run, to nothing."""
     entry = Entry(kind=kind, what=what, **fields)
     run = current()
-    _log(entry)
     if run is not None:
         run.entries.append(entry)
+        for listener in _listeners:
+            listener(entry)
         if not run.planning:
             send(run.id, f"{run.playbook} on {run.site.name}", entry)
     return entry
+
+
+@contextmanager
+def heard_by(listener: Callable[[Entry], None]) -> Iterator[None]:
+    """Tell the listener of each entry as it happens, instead of the run's log."""
+    before, _listeners[:] = _listeners[:], [listener]
+    try:
+        yield
+    finally:
+        _listeners[:] = before
 
 
 def send(run_id: UUID, name: str, entry: Entry) -> None:
@@ -146,7 +158,10 @@ def _log(entry: Entry) -> None:
     try:
         logger: Any = get_run_logger()
     except MissingContextError:
-        logger = log
+        logger = log  # on behalf of a run that waits, or has died
     took = f" ({entry.seconds:.1f} s)" if entry.seconds is not None else ""
     level = logging.INFO if entry.ok else logging.WARNING
     logger.log(level, "%s: %s%s%s", entry.kind, entry.what, f" — {entry.outcome}" if entry.outcome else "", took)
+
+
+_listeners: list[Callable[[Entry], None]] = [_log]
