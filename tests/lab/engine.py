@@ -38,9 +38,7 @@ def stop_engine() -> None:
         private_engine.stop()
 
 
-def docker(
-    *argv: str, timeout: float = 120, input: str | None = None, check: bool = True
-) -> str:
+def docker(*argv: str, timeout: float = 120, input: str | None = None, check: bool = True) -> str:
     """Run the docker command line against `engine()` and return what it printed on standard output.
 
     Raises:
@@ -52,7 +50,13 @@ def docker(
         return run(["docker", *argv], failing=f"docker {argv[0]}", timeout=timeout, env=env, input=input)
     try:
         return subprocess.run(
-            ["docker", *argv], capture_output=True, text=True, timeout=timeout, env={**os.environ, **env}, input=input
+            ["docker", *argv],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **env},
+            input=input,
         ).stdout
     except subprocess.TimeoutExpired as error:
         raise LabError(f"docker {' '.join(argv)[:120]} took longer than {timeout:.0f} s") from error
@@ -61,7 +65,11 @@ def docker(
 def _runs_linux(host: str) -> bool:
     try:
         asked = subprocess.run(
-            ["docker", "-H", host, "info", "--format", "{{.OSType}}"], capture_output=True, text=True, timeout=10
+            ["docker", "-H", host, "info", "--format", "{{.OSType}}"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -45,6 +45,7 @@ def run(
     try:
         done = subprocess.run(
             argv,
+            check=False,
             capture_output=True,
             text=True,
             timeout=timeout,

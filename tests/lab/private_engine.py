@@ -71,7 +71,7 @@ def answers() -> bool:
     """Whether the private engine answers now."""
     if not PIDFILE.exists():
         return False
-    asked = subprocess.run(["docker", "-H", SOCKET, "info"], capture_output=True, timeout=30)
+    asked = subprocess.run(["docker", "-H", SOCKET, "info"], check=False, capture_output=True, timeout=30)
     return asked.returncode == 0
 
 
@@ -84,8 +84,8 @@ def stop() -> None:
     while any(Path(f"/proc/{pid}").exists() for pid in _pids()) and time.monotonic() < deadline:
         time.sleep(0.2)
     for mount in _mounts():
-        subprocess.run(["umount", "-l", mount], capture_output=True)
-    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+        subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+    subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
     shutil.rmtree(RUN, ignore_errors=True)
 
 
