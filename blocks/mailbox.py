@@ -30,12 +30,14 @@ class Mailbox(Block):
         query = urlencode(
             {
                 "smtp": self.host,
-                "from": f"Guardia <{self.sender}>",
+                "from": self.sender,
+                "name": "Guardia",
                 "to": recipient,
                 "mode": {"none": "insecure"}.get(self.security, self.security),
                 "format": "text",
                 "verify": "yes" if self.verify_certificate else "no",
-            }
+            },
+            quote_via=quote,
         )
         prefix = account if self.user else ""
         return SecretStr(f"{_SCHEMES[self.security]}://{prefix}{self.host}:{self.port}?{query}")

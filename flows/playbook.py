@@ -17,7 +17,7 @@ from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve
 from flows.incident import Claim, Incident, Outcome, claim
-from tasks import http, timeline
+from tasks import http, quiet, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
@@ -75,6 +75,7 @@ def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
 def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> State[Any]:
     run = timeline.Run(id=wanted.run_id, playbook=wanted.playbook, site=site, planning=mode == "plan")
     timeline.begin(run)
+    quiet.expected_errors()
     try:
         incident = Incident(wanted if run.planning else claim(wanted), site)
         if reason:
