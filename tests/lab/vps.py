@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.lab import machine
 from tests.lab.audit import Audit
@@ -112,8 +113,9 @@ def find(name: str = "practice") -> PracticeVps:
     running = record.exists() and docker("ps", "-q", "--filter", f"name=^{machine.container(name)}$")
     if not running:
         raise LabError(f"there is no practice machine {name!r}: run `python -m tests.lab up --name {name}`")
-    facts = json.loads(record.read_text())
-    return PracticeVps(**{key: Path(v) if key in {"key_file", "ca_file", "mail"} else v for key, v in facts.items()})
+    facts: dict[str, Any] = json.loads(record.read_text())
+    facts |= {key: Path(facts[key]) for key in ("key_file", "ca_file", "mail")}
+    return PracticeVps(**facts)
 
 
 def down(name: str) -> None:

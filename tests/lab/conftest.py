@@ -1,0 +1,47 @@
+"""One practice machine for all tests of a session; where there can be none, they skip and say why."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import faults
+from tests.lab.engine import engine
+from tests.lab.home import LabError
+from tests.lab.ssh import ssh_argv
+from tests.lab.vps import PracticeVps, down, up
+
+
+@pytest.fixture(scope="session")
+def lab() -> str:
+    """The engine that carries the lab; without one the test skips, but in CI it fails."""
+    try:
+        return engine()
+    except LabError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def machine(lab: str) -> Iterator[PracticeVps]:
+    """The session's machine, which nobody else's test uses."""
+    name = f"test-{os.getpid()}"
+    try:
+        yield up(name)
+    finally:
+        down(name)
+
+
+@pytest.fixture
+def vps(machine: PracticeVps) -> Iterator[PracticeVps]:
+    """The session's machine, healthy before the test and healed after it."""
+    yield machine
+    faults.heal(machine)
+
+
+def ssh(vps: PracticeVps, *command: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    """Run a command over SSH, as an operator would."""
+    argv = ssh_argv(vps, *command)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)

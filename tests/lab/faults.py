@@ -1,0 +1,147 @@
+"""Break a practice machine for real, and heal it again.
+
+Each fault works through the lab's own way in, so faults add up: `web-stopped` and then `ssh-key-refused` is a
+site that is down and a machine that lets nobody in. Healing works whatever has been done meanwhile.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.damage import COMPOSE, fill_disk, restart, run_away, script, signal
+from tests.lab.home import LabError
+from tests.lab.vps import PracticeVps, wait_healthy
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something to break: `symptom` is what a visitor gets (a status, "timeout", "refused", "healthy")."""
+
+    name: str
+    what_breaks: str
+    symptom: str
+    inject: Callable[[PracticeVps], object]
+    heal: Callable[[PracticeVps], object]
+
+
+def inject(vps: PracticeVps, name: str) -> None:
+    """Break the machine by the fault called `name`; LabError if there is no such fault or it would not break."""
+    fault = _fault(name)
+    _remember(vps, [*injected(vps), name])
+    fault.inject(vps)
+
+
+def heal(vps: PracticeVps, name: str | None = None) -> None:
+    """Heal one fault, or all that were injected, last one first, and wait until the site is healthy again."""
+    for each in [name] if name else list(reversed(injected(vps))):
+        _fault(each).heal(vps)
+        _remember(vps, [other for other in injected(vps) if other != each])
+    if not injected(vps):
+        vps.shell(f"{COMPOSE} up -d", timeout=120)
+        wait_healthy(vps)
+
+
+def injected(vps: PracticeVps) -> list[str]:
+    """The faults that were injected and not healed, oldest first."""
+    record = _record(vps)
+    return list(json.loads(record.read_text())) if record.exists() else []
+
+
+def _record(vps: PracticeVps) -> Path:
+    return vps.ca_file.with_name("faults.json")
+
+
+def _remember(vps: PracticeVps, names: list[str]) -> None:
+    _record(vps).write_text(json.dumps(list(dict.fromkeys(names))))
+
+
+def _fault(name: str) -> Fault:
+    if name not in FAULTS:
+        raise LabError(f"there is no fault {name!r}; there are: {', '.join(FAULTS)}")
+    return FAULTS[name]
+
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        Fault("web-stopped", "The web container is stopped.", "502", script("COMPOSE stop web"), restart("web")),
+        Fault(
+            "web-hung",
+            "The shop's processes are there but frozen: they accept connections and never answer.",
+            "504",
+            signal("web", "STOP"),
+            restart("web"),
+        ),
+        Fault(
+            "nginx-broken",
+            "nginx is up for Docker but frozen: the TLS handshake never ends.",
+            "timeout",
+            signal("nginx", "STOP"),
+            restart("nginx"),
+        ),
+        Fault("all-stopped", "Every container is stopped.", "refused", script("COMPOSE stop"), script("COMPOSE start")),
+        Fault(
+            "db-stopped",
+            "The database is stopped; the shop runs and says that it cannot reach it.",
+            "500",
+            script("COMPOSE stop db"),
+            script("COMPOSE start db"),
+        ),
+        Fault(
+            "disk-full",
+            "The disk is full of stopped containers and dangling images: the database cannot even start.",
+            "500",
+            fill_disk,
+            script("docker system prune -f; COMPOSE up -d; COMPOSE restart db"),
+        ),
+        Fault(
+            "disk-almost-full",
+            "A forgotten file fills most of what the disk had free; the site still works.",
+            "healthy",
+            script("fallocate -l $(($(stat -f -c '%a*%S' /) * 4 / 5)) /var/backups/forgotten.tar"),
+            script("rm -f /var/backups/forgotten.tar"),
+        ),
+        Fault(
+            "memory-runaway",
+            "Ever more small processes in the web container: the OOM killer keeps killing the shop's workers.",
+            "502 or 504",
+            run_away,
+            restart("web"),
+        ),
+        Fault(
+            "docker-wedged",
+            "Docker is frozen, its commands hang, and the shop has died: only a reboot helps.",
+            "502",
+            script(
+                "web=$(docker inspect -f '{{.State.Pid}}' ferreteria_web_prod); "
+                "kill -STOP $(pidof dockerd); kill -9 $web"
+            ),
+            script("kill -CONT $(pidof dockerd); COMPOSE up -d"),
+        ),
+        Fault(
+            "ssh-key-refused",
+            "root's key is no longer accepted by sshd; the site is well.",
+            "healthy",
+            script("cd /root/.ssh; mv authorized_keys authorized_keys.away"),
+            script("cd /root/.ssh; [ ! -e authorized_keys.away ] || mv authorized_keys.away authorized_keys"),
+        ),
+        Fault(
+            "host-key-changed",
+            "sshd shows another host key than the one that is pinned; the site is well.",
+            "healthy",
+            script(
+                "cd /etc/ssh; mkdir away; mv ssh_host_ed25519_key* away; "
+                "ssh-keygen -q -t ed25519 -N '' -f ssh_host_ed25519_key; systemctl restart ssh"
+            ),
+            script("cd /etc/ssh; [ ! -d away ] || { mv away/* .; rmdir away; systemctl restart ssh; }"),
+        ),
+        Fault(
+            "unreachable",
+            "The machine drops every packet from outside: SSH and the site time out.",
+            "timeout",
+            script("iptables -t raw -I PREROUTING -i eth0 -j DROP"),
+            script("iptables -t raw -F PREROUTING"),
+        ),
+    )
+}

@@ -1,0 +1,115 @@
+"""Every fault breaks the machine in the way that it says, and is healed again."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab import faults
+from tests.lab.conftest import ssh
+from tests.lab.damage import COMPOSE
+from tests.lab.home import LabError
+from tests.lab.outside import Seen, see
+from tests.lab.vps import PracticeVps, wait_healthy
+
+pytestmark = pytest.mark.lab
+
+
+def shows(symptom: str, seen: Seen) -> bool:
+    """Whether what one sees from outside is what the fault promises."""
+    if symptom == "healthy":
+        return seen.healthy
+    if symptom == "timeout":
+        return seen.status is None and "Timeout" in seen.text
+    if symptom == "refused":
+        return seen.status is None and "Timeout" not in seen.text
+    return str(seen.status) in symptom.split(" or ")
+
+
+def watch(vps: PracticeVps, symptom: str, seconds: float = 30, times: int = 3) -> None:
+    """Look from outside until `symptom` shows `times` times in a row."""
+    deadline = time.monotonic() + seconds
+    row = 0
+    while row < times:
+        seen = see(vps.https_port, vps.ca_file)
+        row = row + 1 if shows(symptom, seen) else 0
+        assert time.monotonic() < deadline, f"wanted {symptom}, saw {seen}"
+        time.sleep(0.2)
+
+
+def wait_for(what: str, so: Callable[[], bool], seconds: float = 40) -> None:
+    """Wait until `so`, which may fail with LabError meanwhile (a machine that boots)."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if so():
+                return
+        except LabError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{what}: not after {seconds} s")
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_a_fault_shows_outside_as_it_says_and_heals(vps: PracticeVps, name: str) -> None:
+    faults.inject(vps, name)
+    watch(vps, faults.FAULTS[name].symptom)
+    assert faults.injected(vps) == [name]
+    faults.heal(vps)
+    assert faults.injected(vps) == []
+    assert ssh(vps, "true").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["web-stopped", "web-hung", "nginx-broken", "all-stopped", "memory-runaway"])
+def test_a_restart_of_all_services_cures(vps: PracticeVps, name: str) -> None:
+    faults.inject(vps, name)
+    watch(vps, faults.FAULTS[name].symptom)
+    assert ssh(vps, f"{COMPOSE} restart", timeout=60).returncode == 0
+    wait_healthy(vps, 30)
+
+
+def test_a_full_disk_is_cured_by_pruning_and_not_by_a_restart(vps: PracticeVps) -> None:
+    faults.inject(vps, "disk-full")
+    assert "No space left on device" in vps.shell("dd if=/dev/zero of=/root/x bs=1M count=1 2>&1; rm -f /root/x")
+    assert int(vps.shell("df --output=pcent / | tail -1").strip().removesuffix("%")) == 100
+    ssh(vps, f"{COMPOSE} restart", timeout=60)
+    watch(vps, "500 or 502", times=10)
+    images = vps.shell("docker images -q | sort -u | wc -l; docker volume ls -q")
+    assert ssh(vps, "docker system prune -f", timeout=60).returncode == 0
+    left = vps.shell("docker images -q | sort -u | wc -l; docker volume ls -q")
+    assert int(images.split()[0]) == int(left.split()[0]) + 1  # the dangling one
+    assert images.split()[1:] == left.split()[1:]
+    ssh(vps, f"{COMPOSE} restart", timeout=60)
+    wait_healthy(vps, 30)
+
+
+def test_a_wedged_docker_hangs_and_only_a_reboot_brings_the_site_back(vps: PracticeVps) -> None:
+    faults.inject(vps, "docker-wedged")
+    assert ssh(vps, "timeout 3 docker ps").returncode == 124
+    before = vps.boot_id()
+    ssh(vps, "reboot")
+    wait_for("a new boot id", lambda: vps.boot_id() != before)
+    wait_healthy(vps, 60)
+
+
+def test_faults_add_up(vps: PracticeVps) -> None:
+    faults.inject(vps, "web-stopped")
+    faults.inject(vps, "ssh-key-refused")
+    watch(vps, "502")
+    assert "Permission denied" in ssh(vps, "true").stderr
+    assert faults.injected(vps) == ["web-stopped", "ssh-key-refused"]
+
+
+def test_a_changed_host_key_is_refused(vps: PracticeVps) -> None:
+    faults.inject(vps, "host-key-changed")
+    assert "IDENTIFICATION HAS CHANGED" in ssh(vps, "true").stderr.upper() or "verification failed" in ssh(vps).stderr
+
+
+def test_an_unreachable_machine_times_out_on_ssh_too(vps: PracticeVps) -> None:
+    faults.inject(vps, "unreachable")
+    assert "timed out" in ssh(vps, "true").stderr.lower()
+
+
+def test_a_fault_that_does_not_exist_is_refused_with_the_names_of_those_that_do(vps: PracticeVps) -> None:
+    with pytest.raises(LabError, match="web-stopped"):
+        faults.inject(vps, "moon-fell-down")
