@@ -62,6 +62,7 @@ def catalogue(site: Site) -> list[Command]:
     looks += [host.user_id(), host.systemctl_version()]
     looks += [compose.config_services(site), compose.ps(site), compose.stopped_containers(), compose.dangling_images()]
     looks += [compose.logs(site, service) for service in site.services.all()]
+    looks += [compose.docker_journal()]
     looks += [compose.env_file(site)] if site.env_file else []
     commands = looks + [command for plan in acts for command in plan.commands]
     return list(dict.fromkeys(commands))

@@ -132,7 +132,13 @@ def _key(run_id: UUID, key: str) -> str:
 
 def _was_asked(client: SyncPrefectClient, run_id: UUID, key: str) -> bool:
     schema = keyset_from_base_key(f"suspended-{key}")["schema"]
-    return client._client.get(f"/flow_runs/{run_id}/input/{schema}").status_code == httpx.codes.OK
+    try:
+        client._client.get(f"/flow_runs/{run_id}/input/{schema}")
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def _span(seconds: int) -> str:

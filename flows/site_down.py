@@ -29,7 +29,7 @@ def site_down(site: Site, incident: Incident) -> Outcome:
 
     host.reach(site)  # 2
     services = compose.services(site)  # 3
-    compose.service_logs(site)  # 4
+    compose.service_logs(site, services)  # 4
 
     if attempt(incident, compose.restart_services):  # 5
         return incident.resolved("a restart of all services healed it")

@@ -12,7 +12,7 @@ from tasks.command import Command, Plan
 from tasks.masking import env_secrets, mask
 from tasks.steps import act, look
 
-QUICK = 15  # seconds in which a docker daemon that is well answers
+QUICK = 10  # seconds in which a docker daemon that is well answers
 LOG_LINES = 100
 
 
@@ -71,6 +71,12 @@ def stopped_containers() -> Command:
 def dangling_images() -> Command:
     """The ids of the images that a prune deletes."""
     words = ("docker", "image", "ls", "--filter", "dangling=true", "--format", "{{.ID}}")
+    return Command(words, timeout=QUICK)
+
+
+def docker_journal() -> Command:
+    """What the docker daemon itself said last: it is there when the daemon does not answer."""
+    words = ("journalctl", "--no-pager", "--output=short-iso", f"--lines={LOG_LINES}", "--unit=docker.service")
     return Command(words, timeout=QUICK)
 
 
@@ -183,10 +189,16 @@ def services(site: Site) -> Services:
 
 
 @look("Read the logs of web, db and nginx")
-def service_logs(site: Site) -> Logs:
-    """The last 100 lines of each service, kept on the incident with secrets masked. (Complete Site Down, step 4.)"""
+def service_logs(site: Site, found: Services) -> Logs:
+    """The last 100 lines of each service, or the docker daemon's own if it is silent, with secrets masked.
+
+    (Complete Site Down, step 4.)
+    """
     secrets = site_secrets(site)
-    texts = {service: _log_of(site, service) for service in site.services.all()}
+    if found.docker_answers:
+        texts = {service: _log_of(site, logs(site, service)) for service in site.services.all()}
+    else:
+        texts = {"docker": _log_of(site, docker_journal())}
     return Logs(
         text="\n\n".join(f"--- {service}\n{mask(text, secrets)}" for service, text in texts.items()),
         lines={service: len(text.splitlines()) for service, text in texts.items()},
@@ -281,9 +293,9 @@ def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     )
 
 
-def _log_of(site: Site, service: str) -> str:
+def _log_of(site: Site, command: Command) -> str:
     try:
-        output = ssh.run(site.host, logs(site, service))
+        output = ssh.run(site.host, command)
     except CommandError as error:
         return f"(no log: {error.what})"
     return output.stdout + output.stderr

@@ -30,7 +30,8 @@ def deliver(site: Site, channel: str, subject: str, body: str) -> str:
         with block.raise_on_failure():
             block.notify(body=body, subject=subject)
     except Exception as error:  # noqa: BLE001 - each channel's library has errors of its own
-        return f"not sent: {type(error).__name__}: {error}"
+        said = str(error) or str(getattr(error, "log", ""))  # Prefect keeps Apprise's words beside the message
+        return f"not sent: {type(error).__name__}: {' '.join(said.split())}"
     return ""
 
 

@@ -1,0 +1,195 @@
+"""Guardia itself, served for a practice VPS as an operator would: a site file, `guardia up`, its REST API."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.lab.home import LabError
+from tests.lab.machine import free_ports
+from tests.lab.vps import PracticeVps
+
+SITE = "tandil"
+
+
+def env_prod(name: str) -> str:
+    """A value of the practice site's env file, which its mail neighbour knows too."""
+    lines = (Path(__file__).parent / "site" / "env.prod").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
+
+
+@dataclass(frozen=True)
+class Guardia:
+    """A running `guardia up`: its API, its folder (records, log) and the environment of its command line."""
+
+    api: str
+    folder: Path
+    environment: Mapping[str, str]
+    pid: int
+
+    @property
+    def ui(self) -> str:
+        """Where the Prefect UI is."""
+        return self.api.removesuffix("/api")
+
+    def command(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a `guardia` command and return what it printed and its exit status."""
+        argv = [str(Path(sys.executable).parent / "guardia"), *words]
+        return subprocess.run(
+            argv, env=dict(self.environment), cwd=self.folder, capture_output=True, text=True, timeout=timeout,
+            check=False,
+        )  # fmt: skip
+
+    def start(self, playbook: str = "site-down", **parameters: Any) -> str:
+        """Start a playbook over REST, as the README's curl does; returns the run's id."""
+        deployment = self.get(f"/deployments/name/{playbook}/guardia")["id"]
+        body = {"parameters": {"site": SITE, **parameters}}
+        return str(self.post(f"/deployments/{deployment}/create_flow_run", body)["id"])
+
+    def wait(
+        self, run: str, until: Callable[[dict[str, Any]], bool] | None = None, seconds: float = 240
+    ) -> dict[str, Any]:
+        """Wait until the run's state satisfies `until` (default: it is final); returns the state."""
+        until = until or (lambda state: state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+        deadline = time.monotonic() + seconds
+        state: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            state = self.get(f"/flow_runs/{run}").get("state") or {"type": "NONE", "name": "none"}
+            if until(state):
+                return state
+            time.sleep(0.25)
+        raise LabError(f"the run {run} is still {state.get('name')} after {seconds:.0f} s; its log is {self.log}")
+
+    def wait_for_gate(self, run: str, seconds: float = 240) -> dict[str, Any]:
+        """Wait until the run asks for an approval (or ends); returns the state."""
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED"}
+        return self.wait(run, lambda state: state["type"] in final, seconds)
+
+    def timeline(self, run: str) -> list[dict[str, Any]]:
+        """What the run recorded so far, oldest first."""
+        since = {"since": "2000-01-01T00:00:00Z", "until": "2999-01-01T00:00:00Z"}
+        query = {
+            "filter": {"resource": {"id": [f"guardia.incident.{run}"]}, "occurred": since, "order": "ASC"},
+            "limit": 50,
+        }
+        page = self.post("/events/filter", query)
+        entries = [event["payload"] for event in page["events"]]
+        while page.get("next_page"):
+            page = httpx.get(page["next_page"], timeout=30).raise_for_status().json()
+            entries += [event["payload"] for event in page["events"]]
+        return entries
+
+    def acts(self, run: str) -> list[str]:
+        """The acts that the run did, in order."""
+        return [entry["what"] for entry in self.timeline(run) if entry["kind"] == "act"]
+
+    def records(self) -> list[Path]:
+        """The incident records, oldest first."""
+        return sorted((self.folder / "incidents").glob("*.md"), key=lambda path: path.stat().st_mtime_ns)
+
+    def log(self) -> str:
+        """What `guardia up` printed."""
+        return (self.folder / "up.log").read_text()
+
+    def get(self, path: str) -> Any:
+        """GET from the API."""
+        return httpx.get(self.api + path, timeout=30).raise_for_status().json()
+
+    def post(self, path: str, body: Any) -> Any:
+        """POST to the API."""
+        return httpx.post(self.api + path, json=body, timeout=30).raise_for_status().json()
+
+
+def site_file(vps: PracticeVps, folder: Path, **settings: str) -> Path:
+    """Write the site file of a practice VPS; `settings` are lines to put at its top, as key = TOML text."""
+    ca = folder / "ca.pem"
+    ca.write_text(vps.ca_file.read_text())
+    top = {"healthy_in_a_row": "3", "recovery_timeout": "45", "reboot_timeout": "180"} | settings
+    path = folder / "site.toml"
+    path.write_text(
+        f'''name = "{SITE}"
+url = "{vps.site_url}"
+address = "127.0.0.1"                                # what DNS would say
+ca_certificates = {{ file = "{ca}" }}
+controls = ["http://127.0.0.1:{vps.control_port}/"]  # what is up when the internet is
+folder = "/root/ferreteria"
+{chr(10).join(f"{key} = {value}" for key, value in top.items() if not key.startswith("gates"))}
+
+[host]
+address = "127.0.0.1"
+port = {vps.ssh_port}
+private_key = {{ file = "{vps.key_file}" }}
+host_key = "{vps.host_key}"
+
+[on_call]
+primary = {{ name = "Ana", channels = ["ana@ferreteria.test"] }}
+secondary = {{ name = "Bruno", channels = ["bruno@ferreteria.test"] }}
+stakeholders = [{{ name = "Carla", channels = ["carla@ferreteria.test"] }}]
+
+[mailbox]
+host = "127.0.0.1"
+port = {vps.smtp_port}
+user = "{env_prod("SMTP_USER")}"
+password = {{ env = "GUARDIA_SMTP_PASSWORD" }}
+sender = "guardia@ferreteria.test"
+verify_certificate = false                           # the practice mail server signs its own
+
+[gates]
+{chr(10).join(f"{key.removeprefix('gates_')} = {value}" for key, value in top.items() if key.startswith("gates"))}
+''',
+        encoding="utf-8",
+    )
+    return path
+
+
+@contextmanager
+def served(vps: PracticeVps, folder: Path, port: int | None = None, **settings: str) -> Iterator[Guardia]:
+    """Run `guardia up` for a practice VPS until the block ends; everything it makes is in `folder`."""
+    port = port or free_ports(("api",))["api"]
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "GUARDIA_"))},
+        "GUARDIA_HOME": str(folder / "home"),
+        "GUARDIA_INCIDENTS": str(folder / "incidents"),
+        "GUARDIA_SMTP_PASSWORD": env_prod("SMTP_PASSWORD"),
+        "COLUMNS": "200",
+    }
+    site = site_file(vps, folder, **settings)
+    argv = [str(Path(sys.executable).parent / "guardia"), "up", "--site-file", str(site), "--port", str(port)]
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen(argv, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_ready(process, folder / "up.log")
+        yield Guardia(f"http://127.0.0.1:{port}/api", folder, environment, process.pid)
+    finally:
+        stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End `guardia up` as Ctrl-C does."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_ready(process: "subprocess.Popen[bytes]", log: Path, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        said = log.read_text()
+        if "Ready." in said:
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.2)
+    raise LabError(f"`guardia up` did not get ready:\n{log.read_text()}")
