@@ -41,7 +41,7 @@ def fill_disk(vps: PracticeVps) -> None:
     write = "SELECT count(pg_logical_emit_message(true, 'import', repeat('x', 16000000))) FROM generate_series(1, 60)"
     vps.shell(f'{COMPOSE} exec -T db psql -q -U ferreteria_user -d ferreteria_db -c "{write}"', check=False)
     deadline = time.monotonic() + 60
-    while "No space left" not in vps.shell("docker logs --tail 3 ferreteria_db_prod 2>&1"):
+    while "No space left" not in vps.shell("docker logs --tail 30 ferreteria_db_prod 2>&1"):
         if time.monotonic() > deadline:
             raise LabError(f"the database of {vps.name} lives on although its disk should be full")
         time.sleep(0.5)

@@ -93,7 +93,7 @@ FAULTS: dict[str, Fault] = {
             "The disk is full of stopped containers and dangling images: the database cannot even start.",
             "500",
             fill_disk,
-            script("docker system prune -f; COMPOSE up -d; COMPOSE restart db"),
+            script("docker system prune -f; COMPOSE restart db; COMPOSE up -d"),
         ),
         Fault(
             "disk-almost-full",
