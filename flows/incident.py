@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate
@@ -213,8 +214,12 @@ def _create(client: SyncPrefectClient, wanted: Claim) -> tuple[UUID, Claim] | No
 
 
 def _drop(client: SyncPrefectClient, variable_id: UUID) -> None:
-    """By id, not by name: a claim that came after the dead one stays."""
-    client._client.delete(f"/variables/{variable_id}")
+    """By id, not by name: a claim that came after the dead one stays. Somebody else may have been faster."""
+    try:
+        client._client.delete(f"/variables/{variable_id}")
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.NOT_FOUND:
+            raise
 
 
 def _lives(client: SyncPrefectClient, run_id: UUID) -> bool:
