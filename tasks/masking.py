@@ -4,20 +4,24 @@ import re
 
 MASK = "•••"
 
+# Every repetition is bounded or cannot be entered twice, so that a hostile log costs no more time than its length.
 _PATTERNS = (
     # user:password@host in any URL
-    re.compile(r"(?P<keep>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@]+(?=@)", re.I),
-    # password=..., SECRET_KEY: "...", api-token '...'
+    re.compile(r"(?P<keep>://[^\s:/@]{0,200}:)\S{1,500}(?=@)"),
+    # password=..., SECRET_KEY: "...", WITH PASSWORD '...'
     re.compile(
-        r"(?P<keep>\b[\w.-]*(?:password|passwd|secret|token|api[_-]?key|private[_-]?key)[\w.-]*[\"']?\s*[=:]\s*[\"']?)"
-        r"[^\s\"',;&]+",
+        r"(?P<keep>(?:password|passwd|secret|token|api[_-]?key|private[_-]?key)[\w.-]{0,60}[\\\"']{0,2}"
+        r"(?:[ \t]{0,8}[=:][ \t]{0,8}|[ \t]{1,8}(?=[\"']))(?P<quote>\\?[\"'])?)"
+        r"(?(quote)(?:(?!(?P=quote))(?:\\.|[^\n]))+|[^\s\"']+)",
         re.I,
     ),
-    re.compile(r"(?P<keep>\bauthorization\s*:\s*(?:basic|bearer|token)?\s*)\S+", re.I),
-    re.compile(r"(?P<keep>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/-]{16,}=*", re.I),
-    re.compile(r"(?P<keep>-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|$)", re.S),
+    re.compile(
+        r"(?P<keep>\bauthorization[\"']?[ \t]{0,8}:[ \t]{0,8}[\"']?(?:(?:basic|bearer|token)[ \t]{1,8})?)\S+", re.I
+    ),
+    re.compile(r"(?P<keep>\b(?:bearer|basic)[ \t]{1,8})[A-Za-z0-9._~+/-]{16,}=*", re.I),
+    re.compile(r"(?P<keep>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----).*?(?=-----END|$)", re.S),
 )
-_SECRET_NAME = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|DSN|DATABASE_URL", re.I)
+_SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|DSN|DATABASE_URL", re.I)
 
 
 def mask(text: str, secrets: frozenset[str] = frozenset()) -> str:
