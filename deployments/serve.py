@@ -22,7 +22,7 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
     with ExitStack() as stack:
         if embedded():
             say("Starting the Prefect server…")
-            point_at_server(stack.enter_context(server.running(host, port)))
+            stack.enter_context(server.running(host, port))
         else:
             point_at_server()
         from blocks import site_file

@@ -12,19 +12,20 @@ from contextlib import contextmanager
 import httpx
 
 from blocks.errors import ConfigError
-from deployments.home import home, write_down
+from deployments.home import home, point_at_server, write_down
 
 START_TIMEOUT = 180  # seconds; the first start creates the database
 
 
 @contextmanager
 def running(host: str, port: int) -> Iterator[str]:
-    """Run the server until the block ends; yields the URL of its API.
+    """Run the server until the block ends, with this process and those it starts pointed at it; yields its API's URL.
 
     Raises ConfigError if the port is taken or the server does not start; its log is in GUARDIA_HOME/server.log.
     """
     _free(host, port)
     url = f"http://{host}:{port}/api"
+    point_at_server(url)  # before the server starts: its database belongs into Guardia's folder too
     log = home() / "server.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -42,7 +43,6 @@ def running(host: str, port: int) -> Iterator[str]:
 def _environment(url: str) -> dict[str, str]:
     return {
         **os.environ,
-        "PREFECT_API_URL": url,
         "PREFECT_UI_API_URL": url,
         "PREFECT_SERVER_UI_API_URL": url,
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5",  # a resumed run reads its own timeline
