@@ -93,7 +93,8 @@ class Guardia:
 
     def records(self) -> list[Path]:
         """The incident records, oldest first."""
-        return sorted((self.folder / "incidents").glob("*.md"), key=lambda path: path.stat().st_mtime_ns)
+        folder = Path(self.environment["GUARDIA_INCIDENTS"])
+        return sorted(folder.glob("*.md"), key=lambda path: path.stat().st_mtime_ns)
 
     def log(self) -> str:
         """What `guardia up` printed."""
@@ -151,13 +152,18 @@ verify_certificate = false                           # the practice mail server 
 
 
 @contextmanager
-def served(vps: PracticeVps, folder: Path, port: int | None = None, **settings: str) -> Iterator[Guardia]:
-    """Run `guardia up` for a practice VPS until the block ends; everything it makes is in `folder`."""
+def served(
+    vps: PracticeVps, folder: Path, port: int | None = None, records: Path | None = None, **settings: str
+) -> Iterator[Guardia]:
+    """Run `guardia up` for a practice VPS until the block ends; all it makes is in `folder`, the records in `records`.
+
+    Raises LabError with its log if it does not get ready.
+    """
     port = port or free_ports(("api",))["api"]
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "GUARDIA_"))},
         "GUARDIA_HOME": str(folder / "home"),
-        "GUARDIA_INCIDENTS": str(folder / "incidents"),
+        "GUARDIA_INCIDENTS": str(records or folder / "incidents"),
         "GUARDIA_SMTP_PASSWORD": env_prod("SMTP_PASSWORD"),
         "COLUMNS": "200",
     }
