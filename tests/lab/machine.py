@@ -38,7 +38,8 @@ def format_disk(folder: Path, size: int, report: Callable[[str], None]) -> None:
 
 def start(name: str, folder: Path, ports: Mapping[str, int], report: Callable[[str], None]) -> None:
     """Start the machine that lives in `folder` and its neighbours, with `ports` published on 127.0.0.1."""
-    (folder / "mail").mkdir(exist_ok=True)
+    for part in ("tmp", "new", "cur"):
+        (folder / "mail" / part).mkdir(parents=True, exist_ok=True)
     network = container(name)
     docker("network", "create", network)
     docker(

@@ -125,7 +125,7 @@ def test_three_machines_come_up_at_once_and_differ(lab: str) -> None:
         for name in wanted:
             down(name)
     assert not set(wanted) & set(names())
-    with pytest.raises(LabError, match="tests.lab up --name three-0"):
+    with pytest.raises(LabError, match=r"tests\.lab up --name three-0"):
         find("three-0")
 
 

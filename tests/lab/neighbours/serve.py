@@ -1,4 +1,4 @@
-"""Serve the neighbours until the container stops: pebble, the mail server, and 200 on port 8080."""
+"""Serve the neighbours until the container stops: DNS, pebble, the mail server, and 200 on port 8080."""
 
 import signal
 import subprocess
@@ -24,14 +24,19 @@ class Internet(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    pebble = subprocess.Popen(["pebble", "-config", "/srv/pebble.json"])
+    authority = subprocess.Popen(["pebble", "-config", "/srv/pebble.json"])
+    # Docker's own DNS is on a loopback address, which containers inside the machine cannot ask. Only the
+    # neighbours have names here; all others are refused at once.
+    names = ["--keep-in-foreground", "--user=root", "--no-resolv", "--server=/ferreteria.test/127.0.0.11"]
+    dns = subprocess.Popen(["dnsmasq", *names])
     mail = smtp.serve()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         ThreadingHTTPServer(("0.0.0.0", 8080), Internet).serve_forever()
     finally:
         mail.stop()
-        pebble.terminate()
+        authority.terminate()
+        dns.terminate()
 
 
 main()
