@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID, uuid4
 
@@ -75,7 +75,8 @@ def end() -> None:
 
 def record(kind: Kind, what: str, **fields: Any) -> Entry:
     """Add to the current run's timeline and log and, unless planning, to its events. Outside a run, to nothing."""
-    entry = Entry(kind=kind, what=what, **fields)
+    began = datetime.now(UTC) - timedelta(seconds=fields.get("seconds") or 0)
+    entry = Entry(kind=kind, what=what, at=began, **fields)
     run = current()
     if run is not None:
         run.entries.append(entry)
