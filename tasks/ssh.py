@@ -70,7 +70,7 @@ def close(host: Host) -> None:
 def _checked(host: Host, command: Command, output: Output) -> Output:
     if output.exit_code == 0:
         return output
-    said = mask((output.stderr.strip() or output.stdout.strip())[-500:]) or "nothing"
+    said = mask(output.stderr.strip() or output.stdout.strip())[-500:] or "nothing"  # a cut name would unmask
     if output.exit_code in _TIMED_OUT:
         raise CommandTimedOut(
             f"`{command.line}` on {host.address} did not end within {command.timeout} s and was killed.",
@@ -118,7 +118,7 @@ def _exec(host: Host, command: Command) -> Output:
 
 def _lost(host: Host, command: Command, error: Exception) -> HostUnreachable:
     return HostUnreachable(
-        f"The connection to {host.address} was lost during `{command.line}` ({error or type(error).__name__}).",
+        f"The connection to {host.address} was lost during `{command.line}` ({str(error) or type(error).__name__}).",
         "Whether it ran to its end is not known; the next look tells.",
     )
 

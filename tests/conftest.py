@@ -1,0 +1,43 @@
+"""What the unit tests share: one Prefect server for the whole session, and real servers to speak to."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mail_server import MailServer
+from tests.ssh_server import SshServer
+from tests.web_server import WebServer
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server with a database of its own; only tests that ask for it pay for its start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    # A test reads the timeline that it has just written.
+    os.environ["PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL"] = "0.2"
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def ssh_server(tmp_path: Path) -> Iterator[SshServer]:
+    """An SSH server for one test, which may break it."""
+    with SshServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """The site as seen from outside."""
+    with WebServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mail() -> Iterator[MailServer]:
+    """The mail server of the on-call, which asks for a password."""
+    with MailServer() as server:
+        yield server
