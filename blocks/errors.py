@@ -4,6 +4,7 @@ GuardiaError
   ConfigError          the site file, a block or a parameter is wrong; nothing was tried
   HostError            the machine, as reached over SSH
     HostUnreachable      no answer, or the connection was lost; trying again can help
+    HostLost             it did not come back from a reboot
     HostRefused          it answered and said no: key refused, host key unknown or changed
   CommandError         a command on the host
     CommandFailed        it ended with an exit status other than 0
@@ -45,6 +46,10 @@ class HostUnreachable(HostError):
     """No answer from the machine, or the connection was lost on the way."""
 
     permanent = False
+
+
+class HostLost(HostError):
+    """The machine did not come back from a reboot; only its console can help."""
 
 
 class HostRefused(HostError):

@@ -51,7 +51,7 @@ def round_trip(client: SyncPrefectClient) -> None:
         if state.is_paused():
             _silent(client, claim, entries, now)
         if claim.severity == "P1" and _update_due(entries, now):
-            _as_run(claim, lambda incident: incident.update("Investigating"))
+            _as_run(claim, partial(_update, waits_for=pending(entries) if state.is_paused() else None))
 
 
 def _silent(client: SyncPrefectClient, claim: Claim, entries: list[timeline.Entry], now: datetime) -> None:
@@ -72,6 +72,13 @@ def _escalate(incident: Incident, asked: timeline.Entry) -> None:
     what = f"{person.name} is asked too" if on_call.secondary else f"{person.name} is reminded"
     timeline.record("escalated", what, detail={"key": asked.detail["key"]})
     tell_question(incident.site, incident.case, asked, person)
+
+
+def _update(incident: Incident, waits_for: timeline.Entry | None) -> None:
+    if waits_for is None:
+        incident.update("Fixing")
+    else:
+        incident.update("Identified", f"Waiting for an approval: {waits_for.what}")
 
 
 def _escalated(asked: timeline.Entry, entries: list[timeline.Entry]) -> bool:

@@ -68,8 +68,8 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: str) -> None:
         if process.poll() is not None:
             raise ConfigError(f"The Prefect server ended with status {process.returncode}.", f"Its log is {log}.")
         try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK:
-                return
+            if not httpx.get(f"{url}/health", timeout=5).is_server_error:
+                return  # 401 counts: a server with PREFECT_SERVER_API_AUTH_STRING answers nobody else
         except httpx.HTTPError:
             pass
         time.sleep(0.2)

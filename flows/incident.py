@@ -105,8 +105,13 @@ class Incident:
 
     def publish(self) -> None:
         """Show the record so far as an artifact of the run."""
+        key = (
+            f"plan-{self.case.site}-{self.case.playbook}"
+            if _planning()
+            else artifact_key(self.case.site, self.case.playbook)
+        )
         create_markdown_artifact(
-            key=artifact_key(self.case.site, self.case.playbook),
+            key=key,
             markdown=self._markdown(),
             description=f"{self.case.severity} {self.case.section} on {self.case.site}: {self.case.outcome}",
         )

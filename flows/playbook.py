@@ -7,12 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from prefect import Flow, flow, runtime
+from prefect import Flow, flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from blocks import site_file
-from blocks.errors import CommandError, GuardiaError, IncidentOpen, Refused
+from blocks.errors import CommandError, ConfigError, GuardiaError, IncidentOpen, Refused
 from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve
@@ -40,12 +40,15 @@ def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any
         name = body.__name__.replace("_", "-")
 
         def respond(site: str, mode: Mode = "respond", reason: str = "") -> State[Any]:
-            known = site_file.load(site)
+            quiet.expected_errors()
             wanted = Claim(
-                run_id=runtime.flow_run.id, playbook=name, section=section, severity=severity, site=known.name,
+                run_id=runtime.flow_run.id, playbook=name, section=section, severity=severity, site=site,
                 opened=datetime.now(UTC),
             )  # fmt: skip
-            return _run(body, wanted, known, mode, reason)
+            try:
+                return _run(body, wanted, site_file.load(site), mode, reason)
+            except ConfigError as error:
+                return Failed(name="Bad input", message=str(error))
 
         respond.__name__ = respond.__qualname__ = body.__name__
         respond.__module__ = body.__module__
@@ -75,13 +78,14 @@ def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
 def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> State[Any]:
     run = timeline.Run(id=wanted.run_id, playbook=wanted.playbook, site=site, planning=mode == "plan")
     timeline.begin(run)
-    quiet.expected_errors()
     try:
         incident = Incident(wanted if run.planning else claim(wanted), site)
         if reason:
             timeline.record("note", f"started because: {reason}")
         outcome = _outcome(body, incident, site)
-        if not run.planning:
+        if run.planning:
+            incident.publish()
+        else:
             incident.close(outcome)
         return _state(outcome)
     except IncidentOpen as error:
@@ -99,7 +103,8 @@ def _outcome(body: Body, incident: Incident, site: Site) -> Outcome:
         return Outcome(kind="refused", summary=str(error))
     except GuardiaError as error:
         return Outcome(kind="unresolved", summary=str(error))
-    except Exception as error:  # noqa: BLE001 - a defect of Guardia's own must not leave an incident open and silent
+    except Exception as error:  # noqa: BLE001 - a defect of our own must not leave an incident open and silent
+        get_run_logger().exception("Guardia itself failed")
         return Outcome(kind="unresolved", summary=f"Guardia itself failed: {type(error).__name__}: {error}")
 
 

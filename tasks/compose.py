@@ -149,14 +149,22 @@ class Logs(BaseModel):
 
 
 class Leftovers(BaseModel):
-    """What a prune would delete, by name."""
+    """What a prune would delete, by name, or why Docker would not say."""
 
-    containers: list[str]
-    images: list[str]
+    containers: list[str] = []
+    images: list[str] = []
+    silent: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is known."""
+        return not self.silent
 
     @property
     def summary(self) -> str:
         """One line for the timeline."""
+        if self.silent:
+            return f"Docker does not say: {self.silent}"
         return f"{len(self.containers)} stopped containers, {len(self.images)} dangling images"
 
 
@@ -208,8 +216,11 @@ def service_logs(site: Site, found: Services) -> Logs:
 @look("List what a prune would delete")
 def leftovers(site: Site) -> Leftovers:
     """Stopped containers and dangling images by name: what the plan of a prune rests on."""
-    containers = ssh.run(site.host, stopped_containers()).stdout.split()
-    images = ssh.run(site.host, dangling_images()).stdout.split()
+    try:
+        containers = ssh.run(site.host, stopped_containers()).stdout.split()
+        images = ssh.run(site.host, dangling_images()).stdout.split()
+    except CommandError as error:
+        return Leftovers(silent=error.what)
     return Leftovers(containers=sorted(containers), images=sorted(images))
 
 
@@ -284,10 +295,11 @@ def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     """
     facts = tuple(f"deletes the stopped container {name}" for name in found.containers)
     facts += tuple(f"deletes the dangling image {image}" for image in found.images)
+    facts += ("Docker did not say what it would delete",) if found.silent else ()
     return Plan(
         what="Delete unused Docker data: stopped containers, dangling images, unused networks, build cache",
         where=site.host.address,
-        commands=(prune(), start(site)),
+        commands=(ping(), prune(), start(site)),
         cost="What stopped containers wrote outside volumes is lost for ever; volumes and tagged images stay.",
         facts=facts,
     )

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from pydantic import BaseModel
 
-from blocks.errors import CommandError, CommandFailed, HostError, HostUnreachable
+from blocks.errors import CommandError, CommandFailed, HostError, HostLost, HostUnreachable
 from blocks.site import Site
 from tasks import compose, ssh, timeline
 from tasks.command import Command, Plan
@@ -84,14 +84,18 @@ class BootId(BaseModel):
 
 
 class Resources(BaseModel):
-    """Percent in use of the fullest file system (blocks or inodes) and of memory, and the limits of the site."""
+    """Percent in use of the fullest file system (blocks or inodes) and of memory, and the limits of the site.
 
-    disk: int
-    fullest: str
-    memory: int
+    `unknown` says why neither could be read: that must not keep the playbook from its last resort.
+    """
+
+    disk: int = 0
+    fullest: str = "/"
+    memory: int = 0
     disk_limit: int
     memory_limit: int
-    text: str
+    text: str = ""
+    unknown: str = ""
 
     @property
     def short(self) -> bool:
@@ -101,11 +105,13 @@ class Resources(BaseModel):
     @property
     def ok(self) -> bool:
         """Whether the timeline shows it as good news."""
-        return not self.short
+        return not self.short and not self.unknown
 
     @property
     def summary(self) -> str:
         """One line for the timeline."""
+        if self.unknown:
+            return f"not known: {self.unknown}"
         disk = f"disk {self.disk} % ({self.fullest}, short from {self.disk_limit} %)"
         return f"{disk}, memory {self.memory} % (short from {self.memory_limit} %)"
 
@@ -125,17 +131,15 @@ def boot_id_before(site: Site) -> BootId:
 @look("Check disk space and memory")
 def resources(site: Site) -> Resources:
     """Whether the machine is out of disk or memory. (Complete Site Down, step 6.)"""
-    space, inodes = ssh.run(site.host, disk_space()).stdout, ssh.run(site.host, disk_inodes()).stdout
-    free = ssh.run(site.host, memory()).stdout
+    limits = {"disk_limit": site.disk_limit, "memory_limit": site.memory_limit}
+    try:
+        space, inodes = ssh.run(site.host, disk_space()).stdout, ssh.run(site.host, disk_inodes()).stdout
+        free = ssh.run(site.host, memory()).stdout
+        used = parse_free(free)
+    except CommandError as error:
+        return Resources(unknown=error.what, **limits)
     disk, fullest = max(parse_df(space) + parse_df(inodes), default=(0, "/"))
-    return Resources(
-        disk=disk,
-        fullest=fullest,
-        memory=parse_free(free),
-        disk_limit=site.disk_limit,
-        memory_limit=site.memory_limit,
-        text="\n".join((space, inodes, free)),
-    )
+    return Resources(disk=disk, fullest=fullest, memory=used, text="\n".join((space, inodes, free)), **limits)
 
 
 def parse_df(text: str) -> list[tuple[int, str]]:
@@ -197,7 +201,7 @@ def _wait_for_boot(site: Site, before: str) -> float:
             told = time.monotonic()
             timeline.record("note", f"still waiting for {site.host.address} to come back", seconds=told - started)
         time.sleep(1)
-    raise HostUnreachable(
+    raise HostLost(
         f"{site.host.address} did not come back within {site.reboot_timeout} s of its reboot.",
         "Open the provider's console: it may hang at boot.",
     )
