@@ -18,7 +18,7 @@ PLAYBOOKS: dict[str, Flow[..., Any]] = {"site-down": site_down}
 
 
 def deployments(sites: list[str]) -> list[RunnerDeployment]:
-    """One deployment a playbook; its form offers the registered sites and no others."""
+    """One deployment a playbook; its form offers the registered sites and no others. A single site is chosen already."""
     return [_deployment(flow, sites) for flow in PLAYBOOKS.values()]
 
 
@@ -45,7 +45,11 @@ def start(playbook: str, site: str, reason: str) -> str:
 
 def _deployment(flow: Flow[..., Any], sites: list[str]) -> RunnerDeployment:
     deployment = flow.to_deployment(
-        NAME, description=flow.description, tags=["guardia"], entrypoint_type=EntrypointType.MODULE_PATH
+        NAME,
+        description=flow.description,
+        parameters={"site": sites[0]} if len(sites) == 1 else {},
+        tags=["guardia"],
+        entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)
     if sites:

@@ -29,9 +29,10 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
         from deployments import catalog, escalation, limits
         from tasks.ssh import load_key
 
-        for path in site_files:
-            site = site_file.read(path)
-            load_key(site.host)
+        read = [site_file.read(path) for path in site_files]
+        for site in read:
+            load_key(site.host)  # every file is checked before the first one changes anything
+        for site in read:
             say(f"Registered {', '.join(site_file.register(site))}")
         sites = site_file.names()
         limits.ensure(sites)
