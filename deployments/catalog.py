@@ -18,7 +18,7 @@ PLAYBOOKS: dict[str, Flow[..., Any]] = {"site-down": site_down}
 
 
 def deployments(sites: list[str]) -> list[RunnerDeployment]:
-    """One deployment a playbook; its form offers the registered sites and no others. A single site is chosen already."""
+    """One deployment a playbook; its form offers the registered sites alone, and the only one is chosen already."""
     return [_deployment(flow, sites) for flow in PLAYBOOKS.values()]
 
 

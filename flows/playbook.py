@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -33,13 +34,22 @@ def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any
     """Make a playbook of the guide's `section`. The body gets the site and the incident and returns how it ended.
 
     The flow takes the site's name, the mode (`plan`: look, print the commands, change nothing) and why it was
-    started. It ends Completed as Resolved, False alarm, Refused, Planned or Attached, or Failed as Unresolved.
+    started; the UI's form explains them in the words of its docstring. It ends Completed as Resolved, False alarm,
+    Refused, Planned or Attached, or Failed as Unresolved.
     """
 
     def decorate(body: Body) -> Flow[..., Any]:
         name = body.__name__.replace("_", "-")
 
         def respond(site: str, mode: Mode = "respond", reason: str = "") -> State[Any]:
+            """Respond to it.
+
+            Args:
+                site: Which site to look at.
+                mode: `respond` heals it and asks before anything that can hurt. `plan` only looks and shows what
+                    it would run.
+                reason: What you saw or were told, for the incident's record.
+            """
             quiet.expected_errors()
             wanted = Claim(
                 run_id=runtime.flow_run.id, playbook=name, section=section, severity=severity, site=site,
@@ -52,7 +62,7 @@ def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any
 
         respond.__name__ = respond.__qualname__ = body.__name__
         respond.__module__ = body.__module__
-        description = sys.modules[body.__module__].__doc__ or ""
+        description = _unwrapped(sys.modules[body.__module__].__doc__ or "")
         make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
         return make(respond)
 
@@ -111,3 +121,8 @@ def _outcome(body: Body, incident: Incident, site: Site) -> Outcome:
 def _state(outcome: Outcome) -> State[Any]:
     make = Failed if outcome.kind == "unresolved" else Completed
     return make(name=STATE_NAMES[outcome.kind], message=outcome.summary)
+
+
+def _unwrapped(text: str) -> str:
+    """One line a paragraph or list item: the UI shows every line's end as a break."""
+    return re.sub(r"(?<!\n)\n(?!\n| *(?:\d+\.|-) ) *", " ", text.strip())
