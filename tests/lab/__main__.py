@@ -95,9 +95,10 @@ def take_down(*, name: Name = "practice", every: Annotated[bool, Parameter("--al
     every
         All machines and the engine; what was built stays in the cache.
     """
-    for each in names() if every else [find(name).name]:
+    for each in names() if every else [name]:
+        was_up = each in names()
         down(each)
-        say(f"{each} is down")
+        say(f"{each} is down" if was_up else f"there was no machine {each}; nothing of it is left")
     if every:
         stop_engine()
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.lab import faults
 from tests.lab.engine import engine
 from tests.lab.home import LabError
 from tests.lab.ssh import ssh_argv
-from tests.lab.vps import PracticeVps, down, up
+from tests.lab.vps import PracticeVps, down, names, up
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,9 @@ def lab() -> str:
 @pytest.fixture(scope="session")
 def machine(lab: str) -> Iterator[PracticeVps]:
     """The session's machine, which nobody else's test uses."""
+    for left in names():  # by sessions that were killed
+        if (pid := left.removeprefix("test-")).isdigit() and not Path("/proc", pid).exists():
+            down(left)
     name = f"test-{os.getpid()}"
     try:
         yield up(name)

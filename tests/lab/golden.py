@@ -44,6 +44,8 @@ def golden(sales: int, report: Callable[[str], None]) -> Golden:
             began = time.monotonic()
             _build(folder, sales, report)
             report(f"built the golden disk in {time.monotonic() - began:.0f} s")
+            _forget_old()
+    os.utime(folder)
     return Golden(folder / "disk.img", folder / "root.pem")
 
 
@@ -72,6 +74,13 @@ def _build(folder: Path, sales: int, report: Callable[[str], None]) -> None:
     finally:
         machine.remove(name)
     work.rename(folder)
+
+
+def _forget_old() -> None:
+    """Remove golden disks that nobody used for a week: each change of the recipe leaves one of 1.6 GB."""
+    for folder in (home() / "golden").iterdir():
+        if time.time() - folder.stat().st_mtime > 7 * 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_files(root: Path) -> None:

@@ -26,12 +26,12 @@ def shows(symptom: str, seen: Seen) -> bool:
     return str(seen.status) in symptom.split(" or ")
 
 
-def watch(vps: PracticeVps, symptom: str, seconds: float = 30, times: int = 3) -> None:
+def watch(vps: PracticeVps, symptom: str, seconds: float = 30, times: int = 2) -> None:
     """Look from outside until `symptom` shows `times` times in a row."""
     deadline = time.monotonic() + seconds
     row = 0
     while row < times:
-        seen = see(vps.https_port, vps.ca_file)
+        seen = see(vps.https_port, vps.ca_file, timeout=7)
         row = row + 1 if shows(symptom, seen) else 0
         assert time.monotonic() < deadline, f"wanted {symptom}, saw {seen}"
         time.sleep(0.2)

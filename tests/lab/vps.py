@@ -76,13 +76,13 @@ def up(name: str = "practice", sales: int = 100_000, report: Callable[[str], Non
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
         raise LabError(f"{name!r} is no name for a machine: use a-z, 0-9 and -, starting with a letter")
     if name in names():
-        raise LabError(f"there is a machine {name!r} already: take it down first or use another name")
+        raise LabError(
+            f"there is a machine {name!r} already: `python -m tests.lab down --name {name}` or use another name"
+        )
     source = golden(sales, report)
     began = time.monotonic()
-    folder = _folder(name)
+    folder = _claim(name)
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         report(f"starting {name} ...")
         copy = ["cp", "--sparse=always", "--reflink=auto", str(source.disk), str(folder / "disk.img")]
         run(copy, failing="copying the golden disk")
@@ -138,6 +138,16 @@ def wait_healthy(vps: PracticeVps, seconds: float = 60) -> None:
 
 def _folder(name: str) -> Path:
     return home() / "vps" / name
+
+
+def _claim(name: str) -> Path:
+    """A new folder for the machine; making it is atomic, so two that want one name cannot both have it."""
+    folder = _folder(name)
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise LabError(f"{name} is being brought up, or was cut short: wait, or take it down first") from error
+    return folder
 
 
 def _key() -> Path:
