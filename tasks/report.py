@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -21,6 +21,8 @@ from tasks.timeline import Entry
 
 Status = Literal["Investigating", "Identified", "Fixing", "Monitoring"]
 EndsAs = Literal["open", "resolved", "false alarm", "unresolved", "refused", "planned"]
+
+T = TypeVar("T", bound=BaseModel)
 
 _CHECKLIST = (
     "Root cause analysis completed",
@@ -70,19 +72,19 @@ def message(template: Literal["initial", "update", "resolution", "approval"], ca
 
 def markdown(case: Case, entries: Sequence[Entry], secrets: frozenset[str] = frozenset()) -> str:
     """The incident's record: facts, timeline, commands, checklist, evidence; secrets masked."""
-    text = (
+    shown = [_masked(entry, secrets) for entry in entries]
+    return str(
         _templates()
         .get_template("report.md")
         .render(
-            case=case,
-            entries=list(entries),
-            evidence=[entry for entry in entries if entry.text],
+            case=_masked(case, secrets),
+            entries=shown,
+            evidence=[entry for entry in shown if entry.text],
             checklist=checklist(entries),
-            links=case.links,
+            links=[(name, mask(link, secrets)) for name, link in case.links],
             verbs=_VERBS,
         )
     )
-    return mask(text, secrets)
 
 
 def checklist(entries: Sequence[Entry]) -> list[tuple[str, bool]]:
@@ -124,6 +126,11 @@ def write(case: Case, text: str) -> Path:
     raise ConfigError(f"{folder()} holds 1000 records named {stem}.", "Move old ones away.")
 
 
+def _masked(model: T, secrets: frozenset[str]) -> T:
+    """Mask before the words are made Markdown: an escaped secret is no longer known, and a mask may eat a fence."""
+    return model.model_copy(update={name: mask(value, secrets) for name, value in model if isinstance(value, str)})
+
+
 @cache
 def _templates() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -145,6 +152,8 @@ def _cell(text: str) -> str:
 
 
 def _code(text: str) -> str:
+    if "\\|" in text:
+        return _cell(text)  # the one thing that code in a table cell cannot hold
     return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
 
 

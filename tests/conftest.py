@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.mail_server import MailServer
 from tests.ssh_server import SshServer
 from tests.web_server import WebServer
+
+settings.register_profile("guardia", deadline=None)  # the machine may be busy
+settings.load_profile("guardia")
 
 
 @pytest.fixture(scope="session")

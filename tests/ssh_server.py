@@ -75,7 +75,7 @@ class SshServer:
 
     def calls(self, name: str) -> list[list[str]]:
         """The arguments of each call of a stub since it was made."""
-        words = self._calls(name).read_text().split("\0")[:-1] if self._calls(name).exists() else []
+        words = self._calls(name).read_bytes().decode().split("\0")[:-1] if self._calls(name).exists() else []
         calls = []
         while words:
             count = int(words[0])
