@@ -95,6 +95,8 @@ def _ask(site: Site, case: Case, plan: Plan, key: str) -> None:
             "key": key,
             "what": plan.what,
             "hash": plan.hash,
+            "commands": [command.line for command in plan.commands],
+            "cost": plan.cost,
             "escalate_at": (now + timedelta(seconds=escalate_after(case, site))).isoformat(),
             "refuse_at": (now + timedelta(seconds=site.gates.refuse_after)).isoformat(),
         },
