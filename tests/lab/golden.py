@@ -96,9 +96,11 @@ def _put_files(root: Path) -> None:
 
 
 def _install(name: str, sales: int, report: Callable[[str], None]) -> None:
+    # nginx may not listen yet when the authority knocks; the script may be run again.
+    certify = "/root/ferreteria/infra/scripts/first_certificate.sh owner@ferreteria.test"
     steps = (
         ("building the site's web image offline", f"{COMPOSE_CLI} build -q web"),
-        ("getting the site's certificate", "/root/ferreteria/infra/scripts/first_certificate.sh owner@ferreteria.test"),
+        ("getting the site's certificate", f"{certify} || {{ sleep 2; {certify}; }}"),
         ("starting the site", f"{COMPOSE_CLI} up -d --wait"),
     )
     _wait_for_docker(name)
