@@ -255,9 +255,9 @@ def parse_ps(text: str) -> list[Container]:
 
 def explain(site: Site, error: CommandFailed) -> GuardiaError:
     """What a failing docker command means, as an error that names the cure."""
-    said, host = error.what.lower(), site.host.address
-    path = f"{site.folder}/{site.compose_file}"
-    if "status 127" in said or ("no such file or directory" in said and "failed to run command" in said):
+    path, host = f"{site.folder}/{site.compose_file}", site.host.address
+    ended, _, said = error.what.replace(path, "").lower().partition(" and said: ")  # a path may hold any word
+    if "status 127" in ended or ("no such file or directory" in said and "failed to run command" in said):
         return ConfigError(f"There is no `docker` on {host}.", "Install Docker there, or correct [host].")
     if "unknown shorthand flag" in said or "is not a docker command" in said or "unknown flag" in said:
         return ConfigError(f"{host} has no Compose plugin, or too old a one ({error.what}).", "Install Compose 2.")

@@ -1,5 +1,6 @@
 """Commands and plans are data, and no text in them is ever more than text."""
 
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from blocks.errors import ConfigError
 from blocks.host import Host
@@ -86,7 +88,15 @@ def test_the_same_plan_has_the_same_hash_in_every_process() -> None:
     assert replace(PLAN).hash == PLAN.hash
 
 
-def test_a_plan_shows_commands_cost_and_facts() -> None:
-    assert PLAN.markdown == (
-        "**Restart** on `vps.test`\n\n```\ndocker restart 'a b'\n```\n\n**Cost:** seconds\n\n- fact"
-    )
+def test_a_plan_shows_what_it_costs_before_its_commands() -> None:
+    assert PLAN.markdown == "**Restart** on `vps.test`\n\n**Cost:** seconds\n\n`docker restart 'a b'`\n\n- fact"
+
+
+@given(words)
+def test_a_plan_shows_each_command_word_for_word(arguments: list[str]) -> None:
+    command = Command(("docker", *arguments))
+    blocks = MarkdownIt("commonmark").parse(replace(PLAN, commands=(command, command), facts=()).markdown)
+    inside = [token for block in blocks for token in (block, *(block.children or []))]
+    code = [token.content.removesuffix("\n") for token in inside if token.type in {"code_inline", "fence"}]
+    shown = re.sub("\r\n?", "\n", command.line)  # Markdown knows one line end
+    assert code == ["vps.test", shown, shown]

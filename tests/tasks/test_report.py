@@ -80,7 +80,7 @@ Cost: a minute
 
 If nobody answers: refused after 60 min.
 
-Answer in the Prefect UI: http://ui/run
+Answer in the Prefect UI with Resume, which a phone shows under ⋮: http://ui/run
 or on the command line:
   guardia approve {RUN} --as YOUR-NAME
   guardia approve {RUN} --refuse --as YOUR-NAME --reason "…"
