@@ -34,9 +34,11 @@ BACKSTOP = 900  # seconds after which Prefect itself fails a run whose silence n
 class Answer(RunInput):
     """What a person answers to a plan."""
 
-    decision: Literal["approve", "refuse"] = Field(description="approve: do exactly this. refuse: end the playbook.")
-    approver: str = Field(min_length=1, max_length=80, description="Your name, for the record.")
-    reason: str = Field(default="", max_length=500, description="Why, for the record; may stay empty.")
+    decision: Literal["approve", "refuse"] = Field(
+        description="`approve` does exactly this. `refuse` ends the playbook."
+    )
+    approver: str = Field(title="Your name", min_length=1, max_length=80)
+    reason: str = Field(title="Why", default="", max_length=500)
 
 
 def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
@@ -64,11 +66,15 @@ def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
 
 
 def form_text(case: Case, site: Site, plan: Plan) -> str:
-    """What stands above the form: why it is asked, the plan with its cost, what silence means."""
+    """What stands above the form: the plan with its cost, what silence means, why it is asked.
+
+    The UI shows about ten lines of it before it has to be scrolled, so what decides comes first.
+    """
     return (
-        f"## {case.severity} {case.section} on {case.site}\n\nSeen from outside: {case.impact}\n\n{plan.markdown}\n\n"
-        f"**If nobody answers:** {silence(case, site)}\n\nThe approval is for exactly this plan (`{plan.hash}`). "
-        f"What was seen and done so far: artifact `incident-{case.site}-{case.playbook}`."
+        f"### {case.severity} {case.section}: {case.site}\n\n{plan.markdown}\n\n"
+        f"**If nobody answers:** {silence(case, site)}\n\n**Seen from outside:** {case.impact}\n\n"
+        f"What was seen and done so far: artifact `incident-{case.site}-{case.playbook}`. "
+        f"The approval is for exactly this plan (`{plan.hash}`)."
     )
 
 

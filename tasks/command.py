@@ -5,6 +5,7 @@ This is the only place where words become shell text, and `shlex.join` does it.
 
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -59,7 +60,17 @@ class Plan:
 
     @property
     def markdown(self) -> str:
-        """What, with which commands, at what cost, resting on which facts."""
-        commands = "\n".join(command.line for command in self.commands)
+        """What, at what cost, with which commands, resting on which facts."""
+        commands = "\n\n".join(_code(command.line) for command in self.commands)
         facts = "".join(f"\n- {fact}" for fact in self.facts)
-        return f"**{self.what}** on `{self.where}`\n\n```\n{commands}\n```\n\n**Cost:** {self.cost}\n{facts}"
+        return f"**{self.what}** on `{self.where}`\n\n**Cost:** {self.cost}\n\n{commands}\n{facts}"
+
+
+def _code(line: str) -> str:
+    """Code that a phone can wrap, so a code block, which it cannot, only for what has line ends of its own."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    if len(line.splitlines()) > 1:
+        fence = max(ticks, "```")
+        return f"{fence}\n{line}\n{fence}"
+    pad = " " if "`" in line else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}"
