@@ -62,6 +62,3 @@ class Host(Block):
         description="The VPS's public host key. An unknown or changed key is refused."
     )
     connect_timeout: float = Field(default=10, gt=0, le=120, description="Seconds to wait for a connection.")
-    command_timeout: int = Field(
-        default=60, ge=5, le=3600, description="Seconds that an ordinary command may run on the host."
-    )
