@@ -63,7 +63,7 @@ def heal(fault: str | None = None, /, *, name: Name = "practice") -> None:
 
 @app.command
 def ssh(*command: Annotated[str, Parameter(allow_leading_hyphen=True)], name: Name = "practice") -> None:
-    """Open a shell on the machine as root, or run a command there."""
+    """Open a shell on the machine as root, or run a command there: ssh -- df -h."""
     argv = ssh_argv(find(name), *command)
     os.execvp(argv[0], argv)  # noqa: S606
 

@@ -48,5 +48,6 @@ def fill_disk(vps: PracticeVps) -> None:
 
 
 def run_away(vps: PracticeVps) -> None:
+    """Start the program `runaway.py` in the web container."""
     program = Path(__file__).with_name("runaway.py").read_text()
     vps.exec("docker", "exec", "--detach", "ferreteria_web_prod", "python3", "-c", program)

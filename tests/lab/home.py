@@ -29,7 +29,11 @@ def say(line: str) -> None:
 def only_one(what: str) -> Iterator[None]:
     """Hold the lab's lock called `what`, so that two processes never build the same thing at once."""
     with (home() / f"{what}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process that is busy with the same ({what}) ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
