@@ -113,6 +113,9 @@ class SshServer:
     def serve(self, channel: paramiko.Channel, line: str) -> None:
         """Run a command line, as sshd does, with both streams on their way at the same time."""
         self.lines.append(line)
+        with suppress(OSError):
+            channel.settimeout(5)
+            channel.recv(1)  # the client closes its side once it has read that the command was accepted
         process = subprocess.Popen(
             ["/bin/sh", "-c", line], cwd=self.work, env={"PATH": str(self._bin)}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

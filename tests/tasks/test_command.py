@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -52,6 +52,7 @@ def test_a_shell_would_split_the_line_into_exactly_the_arguments(arguments: list
     assert tuple(shlex.split(command.line)) == command.argv
 
 
+@settings(max_examples=50)
 @given(words)
 def test_the_program_gets_exactly_the_arguments_and_nothing_else_runs(
     vps: SshServer, host: Host, arguments: list[str]

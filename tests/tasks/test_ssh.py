@@ -66,8 +66,14 @@ def test_output_that_is_not_text_is_no_error(host: Host) -> None:
 
 def test_a_command_that_hangs_is_killed_on_the_host(ssh_server: SshServer, host: Host) -> None:
     with pytest.raises(CommandTimedOut, match=r"`sleep 30` on 127\.0\.0\.1 did not end within 1 s and was killed"):
-        ssh.run(host, Command(("sleep", "30"), timeout=1), check=False)
+        ssh.run(host, Command(("sleep", "30"), timeout=1))
     assert ssh_server.processes[0].wait(1) == 124
+
+
+@pytest.mark.parametrize("status", [124, 137])
+def test_a_status_like_that_of_a_timeout_is_none_when_it_came_in_time(host: Host, status: int) -> None:
+    with pytest.raises(CommandFailed, match=f"ended with exit status {status}"):
+        ssh.run(host, shell(f"exit {status}"))
 
 
 def test_one_connection_serves_all_commands(ssh_server: SshServer, host: Host) -> None:
