@@ -35,7 +35,7 @@ class Answer(RunInput):
     """What a person answers to a plan."""
 
     decision: Literal["approve", "refuse"] = Field(
-        description="`approve` does exactly this. `refuse` ends the playbook."
+        description="`approve` does exactly this. `refuse`, or no answer, ends the playbook."
     )
     approver: str = Field(title="Your name", min_length=1, max_length=80)
     reason: str = Field(title="Why", default="", max_length=500)
@@ -71,8 +71,9 @@ def form_text(case: Case, site: Site, plan: Plan) -> str:
     The UI shows about ten lines of it before it has to be scrolled, so what decides comes first.
     """
     return (
-        f"### {case.severity} {case.section}: {case.site}\n\n{plan.markdown}\n\n"
-        f"**If nobody answers:** {silence(case, site)}\n\n**Seen from outside:** {case.impact}\n\n"
+        f"### {plan.what} on {case.site} ({plan.where})?\n\n{plan.markdown}\n\n"
+        f"**If nobody answers:** {silence(case, site)}\n\n"
+        f"**{case.severity} {case.section}**, seen from outside: {case.impact}\n\n"
         f"What was seen and done so far: artifact `incident-{case.site}-{case.playbook}`. "
         f"The approval is for exactly this plan (`{plan.hash}`)."
     )

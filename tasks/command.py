@@ -60,17 +60,17 @@ class Plan:
 
     @property
     def markdown(self) -> str:
-        """What, at what cost, with which commands, resting on which facts."""
-        commands = "\n\n".join(_code(command.line) for command in self.commands)
-        facts = "".join(f"\n- {fact}" for fact in self.facts)
-        return f"**{self.what}** on `{self.where}`\n\n**Cost:** {self.cost}\n\n{commands}\n{facts}"
+        """At what cost, with which commands, resting on which facts."""
+        commands = "\n".join(f"- {_code(command.line)}" for command in self.commands)
+        facts = "\n".join(f"- {fact}" for fact in self.facts)
+        return f"**Cost:** {self.cost}\n\n{commands}" + (f"\n\n**It rests on:**\n\n{facts}" if facts else "")
 
 
 def _code(line: str) -> str:
-    """Code that a phone can wrap, so a code block, which it cannot, only for what has line ends of its own."""
+    """A list item's code that a phone can wrap; a block, which it cannot, where the line has line ends of its own."""
     ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     if len(line.splitlines()) > 1:
         fence = max(ticks, "```")
-        return f"{fence}\n{line}\n{fence}"
+        return re.sub("\r\n?|\n", "\n  ", f"{fence}\n{line}\n{fence}")
     pad = " " if "`" in line else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"

@@ -90,7 +90,7 @@ def test_the_same_plan_has_the_same_hash_in_every_process() -> None:
 
 
 def test_a_plan_shows_what_it_costs_before_its_commands() -> None:
-    assert PLAN.markdown == "**Restart** on `vps.test`\n\n**Cost:** seconds\n\n`docker restart 'a b'`\n\n- fact"
+    assert PLAN.markdown == "**Cost:** seconds\n\n- `docker restart 'a b'`\n\n**It rests on:**\n\n- fact"
 
 
 @given(words)
@@ -100,4 +100,4 @@ def test_a_plan_shows_each_command_word_for_word(arguments: list[str]) -> None:
     inside = [token for block in blocks for token in (block, *(block.children or []))]
     code = [token.content.removesuffix("\n") for token in inside if token.type in {"code_inline", "fence"}]
     shown = re.sub("\r\n?", "\n", command.line)  # Markdown knows one line end
-    assert code == ["vps.test", shown, shown]
+    assert code == [shown, shown]
