@@ -63,7 +63,7 @@ class Plan:
         """At what cost, with which commands, resting on which facts."""
         commands = "\n".join(f"- {_code(command.line)}" for command in self.commands)
         facts = "\n".join(f"- {fact}" for fact in self.facts)
-        return f"**Cost:** {self.cost}\n\n{commands}" + (f"\n\n**It rests on:**\n\n{facts}" if facts else "")
+        return f"**Cost:** {self.cost}\n\n{commands}" + (f"\n\n**In detail:**\n\n{facts}" if facts else "")
 
 
 def _code(line: str) -> str:

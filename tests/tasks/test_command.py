@@ -90,7 +90,7 @@ def test_the_same_plan_has_the_same_hash_in_every_process() -> None:
 
 
 def test_a_plan_shows_what_it_costs_before_its_commands() -> None:
-    assert PLAN.markdown == "**Cost:** seconds\n\n- `docker restart 'a b'`\n\n**It rests on:**\n\n- fact"
+    assert PLAN.markdown == "**Cost:** seconds\n\n- `docker restart 'a b'`\n\n**In detail:**\n\n- fact"
 
 
 @given(words)
