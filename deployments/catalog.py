@@ -8,6 +8,7 @@ from typing import Any
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 
 from blocks.errors import ConfigError
@@ -38,7 +39,10 @@ def known(playbook: str) -> str:
 def start(playbook: str, site: str, reason: str) -> str:
     """Create a flow run of a playbook; returns its id."""
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"{known(playbook)}/{NAME}")
+        try:
+            deployment = client.read_deployment_by_name(f"{known(playbook)}/{NAME}")
+        except ObjectNotFound:
+            raise ConfigError(f"The server has no deployment {playbook}/{NAME}.", "Start `guardia up` first.") from None
         run = client.create_flow_run_from_deployment(deployment.id, parameters={"site": site, "reason": reason})
     return str(run.id)
 

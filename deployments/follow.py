@@ -22,10 +22,13 @@ _MARKS = {"opened": "●", "look": "·", "act": "▶", "asked": "?", "answered":
           "note": " ", "closed": "■"}  # fmt: skip
 
 
+LATE = 20  # seconds after which a run that nobody picks up is worth a word
+
+
 def follow(run_id: str, console: Console) -> int:
     """Print a run's timeline as it grows. Returns 0 if the run ended well, 1 if not."""
     seen: set[UUID] = set()
-    told_waiting = False
+    told_waiting, told_late, started = False, False, time.monotonic()
     with get_client(sync_client=True) as client:
         console.print(f"Run {run_id}: {ui(f'/runs/flow-run/{run_id}')}")
         final = False
@@ -42,6 +45,10 @@ def follow(run_id: str, console: Console) -> int:
             if waits and not told_waiting:
                 console.print(f"[bold yellow]Waiting for an approval.[/] guardia approve {run_id[:8]} --as YOUR-NAME")
             told_waiting = waits
+            scheduled = run.state is None or run.state.is_scheduled()
+            if scheduled and not seen and not told_late and time.monotonic() - started > LATE:
+                told_late = True
+                console.print("[yellow]Nothing has picked the run up yet.[/] Is `guardia up` running?")
             time.sleep(1 if final else 0.5)  # the server stores the last entries a moment after they were sent
 
 

@@ -90,9 +90,14 @@ class Recovery(BaseModel):
 def verify(site: Site) -> Outside:
     """HEAD of the page and GET of the health check; if neither is answered, whether it is only our own network.
 
-    Raises ProberOffline if nothing elsewhere answers either. (Complete Site Down, step 1.)
+    A site is healthy only if it is several times in a row: one that flaps is down for most of its users. Raises ProberOffline if nothing elsewhere answers either. (Complete Site Down, step 1.)
     """
     seen = observe(site)
+    for _ in range(site.healthy_in_a_row - 1):
+        if not seen.healthy:
+            break
+        time.sleep(1)
+        seen = observe(site)
     if seen.page.status or seen.health.status:
         return seen
     with httpx.Client(timeout=TIMEOUT) as client:
