@@ -5,7 +5,7 @@ import re
 from typing import Annotated
 
 from prefect.blocks.core import Block
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 _HOST_KEY = re.compile(r"^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+={0,2}$")
 
@@ -41,6 +41,7 @@ def _private_key(value: SecretStr) -> SecretStr:
 class Host(Block):
     """A VPS as an on-call person reaches it: `ssh USER@ADDRESS`."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
     _block_type_name = "Guardia Host"
     _block_type_slug = "guardia-host"
     _description = "The machine that a site runs on, reached over SSH with a pinned host key."

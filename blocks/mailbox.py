@@ -4,7 +4,7 @@ from typing import Literal
 from urllib.parse import quote, urlencode
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 _SCHEMES = {"starttls": "mailtos", "ssl": "mailtos", "none": "mailto"}
 
@@ -12,6 +12,7 @@ _SCHEMES = {"starttls": "mailtos", "ssl": "mailtos", "none": "mailto"}
 class Mailbox(Block):
     """An SMTP account; messages to e-mail addresses of the on-call go through it."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
     _block_type_name = "Guardia Mailbox"
     _block_type_slug = "guardia-mailbox"
     _description = "The SMTP account that messages to e-mail addresses are sent from."

@@ -8,12 +8,12 @@ from pydantic import AfterValidator, BaseModel, Field
 
 Severity = Literal["P1", "P2", "P3", "P4"]
 
-_EMAIL = re.compile(r"^[^@\s,<>\"']+@[^@\s,<>\"']+$")
-_SLUG = re.compile(r"^[a-z0-9-]+/[a-z0-9-]+$")
+_EMAIL = re.compile(r"[^@\s,<>\"']+@[^@\s,<>\"']+")
+_SLUG = re.compile(r"[a-z0-9-]+/[a-z0-9-]+")
 
 
 def _channel(value: str) -> str:
-    if not (_EMAIL.match(value) or _SLUG.match(value)):
+    if not (_EMAIL.fullmatch(value) or _SLUG.fullmatch(value)):
         raise ValueError(
             f"{value!r} is neither an e-mail address nor a notification block 'type/name'. "
             "Write e.g. 'ana@tandil.site' (sent through the site's mailbox) or 'slack-webhook/on-call'"
@@ -24,7 +24,12 @@ def _channel(value: str) -> str:
 class Person(BaseModel):
     """Somebody to tell, and how to reach them."""
 
-    name: str = Field(min_length=1, max_length=80, description="The name that messages and records show.")
+    name: str = Field(
+        min_length=1,
+        max_length=80,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="The name that messages and records show, in one line.",
+    )
     channels: list[Annotated[str, AfterValidator(_channel)]] = Field(
         min_length=1,
         description="E-mail addresses, or Prefect notification blocks as 'type/name' (slack-webhook/on-call, "

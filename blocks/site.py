@@ -1,10 +1,11 @@
 """The application that is on call: where it answers, where it lives, and what may be done to it."""
 
+import ssl
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from prefect.blocks.core import Block
-from pydantic import AfterValidator, BaseModel, Field, HttpUrl, IPvAnyAddress, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, model_validator
 
 from blocks.host import Host
 from blocks.mailbox import Mailbox
@@ -24,6 +25,14 @@ def _absolute(value: str) -> str:
 def _file_name(value: str) -> str:
     if value.startswith("-") or value in {".", ".."} or "/" in value or any(ord(c) < 32 for c in value):
         raise ValueError(f"{value!r} must be a plain file name in the application folder")
+    return value
+
+
+def _certificates(value: str) -> str:
+    try:
+        ssl.create_default_context().load_verify_locations(cadata=value)
+    except (ssl.SSLError, ValueError):
+        raise ValueError("is not PEM text of certificates, '-----BEGIN CERTIFICATE-----' and so on") from None
     return value
 
 
@@ -59,6 +68,7 @@ class GatePolicy(BaseModel):
 class Site(Block):
     """An application served at a URL from a Docker Compose folder on one host."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # a bad private key must not be quoted
     _block_type_name = "Guardia Site"
     _block_type_slug = "guardia-site"
     _description = "An application served at a URL from a Docker Compose folder on one host."
@@ -69,7 +79,7 @@ class Site(Block):
     address: IPvAnyAddress | None = Field(
         default=None, description="Connect to this IP address instead of asking DNS (like curl --resolve)."
     )
-    ca_certificates: str | None = Field(
+    ca_certificates: Annotated[str, AfterValidator(_certificates)] | None = Field(
         default=None, description="PEM text of extra certificate authorities to trust for the URL."
     )
     controls: list[HttpUrl] = Field(

@@ -58,9 +58,18 @@ def register(site: Site) -> list[str]:
 
 
 def load(name: str) -> Site:
-    """The registered site of that name; ConfigError, listing the known ones, if there is none."""
+    """The registered site of that name.
+
+    Raises ConfigError, listing the known ones, if there is none, or naming the field if a block was spoilt since.
+    """
     try:
         block = Site.load(name)
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise ConfigError(
+            f"The blocks of {name} have {_problems(error.__cause__)}", "Run `guardia apply site.toml` again."
+        ) from None
     except ValueError:
         known = ", ".join(names()) or "none"
         raise ConfigError(
