@@ -31,7 +31,7 @@ def _file_name(value: str) -> str:
 def _certificates(value: str) -> str:
     try:
         ssl.create_default_context().load_verify_locations(cadata=value)
-    except (ssl.SSLError, ValueError):
+    except (ssl.SSLError, ValueError, TypeError):  # TypeError: not ASCII
         raise ValueError("is not PEM text of certificates, '-----BEGIN CERTIFICATE-----' and so on") from None
     return value
 
