@@ -1,0 +1,134 @@
+"""The README and docs/ say what is true."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import certifi
+import pytest
+from pydantic import BaseModel
+
+from blocks import site_file
+from blocks.site import Site
+from deployments.catalog import PLAYBOOKS
+from deployments.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SITE_FILE = (ROOT / "docs/site-file.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLE = re.findall(r"```toml\n(.*?)```", SITE_FILE, re.S)[0]
+PICTURES = "docs/images/"
+
+# The section "Complete Site Down" of the guide, and what it has besides.
+GUIDE = (
+    "1. Verify the issue",
+    "2. SSH to VPS",
+    "3. Check all services",
+    "4. Check logs",
+    "5. Quick fix - Restart all services",
+    "6. If restart doesn't work",
+    "7. Last resort - Full reboot",
+    "Symptoms",
+    "Post-Incident",
+    "Severity Levels",
+    "Communication Templates",
+    "Post-Incident Checklist",
+    "Contact Information",
+)
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with the example, and where it says that its secrets are."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GUARDIA_SMTP_PASSWORD", "hunter2")
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/guardia_ed25519").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n…\n")
+    (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text())
+    return tmp_path
+
+
+def _site(folder: Path, text: str) -> Site:
+    (folder / "site.toml").write_text(text)
+    return site_file.read(folder / "site.toml")
+
+
+def _uncommented(text: str) -> str:
+    """The example with every setting given; what follows is commentary."""
+    return re.sub(r"^# (?=\[|[a-z_]+ = )", "", text, flags=re.M)
+
+
+def _settings(model: type[BaseModel]) -> set[str]:
+    """The names of a model's settings and of those in them."""
+    inner = [each for field in model.model_fields.values() for each in site_file._models(field.annotation)]
+    return set(model.model_fields) - site_file._PREFECT_KEYS | {name for each in inner for name in _settings(each)}
+
+
+def test_the_example_of_a_site_file_can_be_read(secrets: Path) -> None:
+    site = _site(secrets, EXAMPLE)
+    assert (site.name, site.host.address) == ("tandil", "tandil.site")
+    assert site.mailbox and site.mailbox.password.get_secret_value() == "hunter2"
+
+
+def test_what_the_example_shows_commented_out_can_be_read_too(secrets: Path) -> None:
+    everything = _site(secrets, _uncommented(EXAMPLE))
+    assert everything.ca_certificates and everything.gates.escalate_after == 300
+
+
+def test_what_the_example_shows_as_a_default_is_the_default(secrets: Path) -> None:
+    examples = {"address", "ca_certificates", "sentry_url", "github_url"}
+    silent = _site(secrets, EXAMPLE).model_dump(exclude=examples)
+    silent["gates"]["escalate_after"] = 300  # shown with the seconds of a P1; the default depends on the severity
+    assert _site(secrets, _uncommented(EXAMPLE)).model_dump(exclude=examples) == silent
+
+
+@pytest.mark.parametrize("setting", sorted(_settings(Site)))
+def test_every_setting_is_in_the_example(setting: str) -> None:
+    assert re.search(rf"(^|[\s\[{{]){setting}( =|\])", _uncommented(EXAMPLE), re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    known = {name for names in app for name in ([names] if isinstance(names, str) else names)}
+    named = set(re.findall(r"(?:^ +|`)guardia ([a-z]+)", page.read_text(), re.M))
+    assert named <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_playbook_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"guardia (?:respond|plan) ([a-z][a-z-]*)|deployments/name/([a-z-]+)/", page.read_text())
+    assert {respond or rest for respond, rest in named} <= set(PLAYBOOKS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, heading = target.partition("#")
+        if "://" in target or path.startswith(PICTURES):
+            continue
+        file = page.parent / path if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        headings = [re.sub(r"[^a-z0-9 -]", "", line.lower()).strip().replace(" ", "-")
+                    for line in re.findall(r"^#+ (.*)$", file.read_text() if heading else "", re.M)]  # fmt: skip
+        assert not heading or heading in headings, f"{page.name} links to {target}"
+
+
+def test_every_file_and_function_that_the_readme_maps_the_guide_to_exists() -> None:
+    table = README.partition("## From the guide to the code")[2].partition("\n## ")[0]
+    code = "\n".join(file.read_text() for part in ("flows", "tasks", "blocks") for file in (ROOT / part).glob("*.py"))
+    for path in re.findall(r"\b(?:flows|tasks|blocks|deployments)/[\w/]+\.\w+", table):
+        assert (ROOT / path).is_file(), path
+    for name in re.findall(r"`([a-z]+(?:_[a-z]+)*|[A-Z]+(?:_[A-Z]+)+)`", table):
+        known = rf"^ *(def )?{name}\b"
+        assert re.search(known, code, re.M), name
+
+
+@pytest.mark.parametrize("step", GUIDE)
+def test_the_readme_says_what_serves_each_step_of_the_guide(step: str) -> None:
+    assert re.search(rf"^\| {re.escape(step)}\b", README, re.M)
+
+
+def test_the_example_holds_no_secret() -> None:
+    text = tomllib.loads(EXAMPLE)
+    assert isinstance(text["host"]["private_key"], dict) and isinstance(text["mailbox"]["password"], dict)
