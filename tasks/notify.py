@@ -18,7 +18,7 @@ def tell(site: Site, people: list[Person], subject: str, body: str, template: st
         for channel in person.channels:
             problem = deliver(site, channel, subject, body)
             timeline.record(
-                "message", f"{person.name} ({channel}): {subject}", outcome=problem or "sent", ok=not problem,
+                "message", f"{person.name} ({channel})", outcome=f"{subject} {problem}".strip(), ok=not problem,
                 text="" if problem else body, detail={"template": template},
             )  # fmt: skip
 
@@ -31,7 +31,7 @@ def deliver(site: Site, channel: str, subject: str, body: str) -> str:
             block.notify(body=body, subject=subject)
     except Exception as error:  # noqa: BLE001 - each channel's library has errors of its own
         said = str(error) or str(getattr(error, "log", ""))  # Prefect keeps Apprise's words beside the message
-        return f"not sent: {type(error).__name__}: {' '.join(said.split())}"
+        return f"was not sent: {type(error).__name__}: {' '.join(said.split())}"
     return ""
 
 
