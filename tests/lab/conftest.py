@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +50,14 @@ def ssh(vps: PracticeVps, *command: str, timeout: float = 20) -> subprocess.Comp
     """Run a command over SSH, as an operator would."""
     argv = ssh_argv(vps, *command)
     return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each fault took to heal."""
+    module = sys.modules.get("tests.lab.test_site_down")
+    rows = [("fault", "path taken", "gates asked", "s to healthy"), *getattr(module, "ROWS", [])]
+    if len(rows) > 1:
+        terminalreporter.section("healed by the site-down playbook (seconds include the wait for each answer)")
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))

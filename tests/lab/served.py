@@ -66,7 +66,9 @@ class Guardia:
             if until(state):
                 return state
             time.sleep(0.25)
-        raise LabError(f"the run {run} is still {state.get('name')} after {seconds:.0f} s; its log is {self.log}")
+        raise LabError(
+            f"the run {run} is still {state.get('name')} after {seconds:.0f} s; its log is {self.folder}/up.log"
+        )
 
     def wait_for_gate(self, run: str, seconds: float = 240) -> dict[str, Any]:
         """Wait until the run asks for an approval (or ends); returns the state."""
@@ -102,11 +104,20 @@ class Guardia:
 
     def get(self, path: str) -> Any:
         """GET from the API."""
-        return httpx.get(self.api + path, timeout=30).raise_for_status().json()
+        return self._request("GET", path)
 
     def post(self, path: str, body: Any) -> Any:
         """POST to the API."""
-        return httpx.post(self.api + path, json=body, timeout=30).raise_for_status().json()
+        return self._request("POST", path, body)
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        """Try again on 503, which Prefect's SQLite server answers now and then when several write at once."""
+        for _ in range(10):
+            response = httpx.request(method, self.api + path, json=body, timeout=30)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.5)
+        return response.raise_for_status().json() if response.content else None
 
 
 def site_file(vps: PracticeVps, folder: Path, **settings: str) -> Path:
@@ -127,6 +138,7 @@ folder = "/root/ferreteria"
 [host]
 address = "127.0.0.1"
 port = {vps.ssh_port}
+connect_timeout = 4
 private_key = {{ file = "{vps.key_file}" }}
 host_key = "{vps.host_key}"
 
