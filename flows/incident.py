@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.urls import url_for
 from pydantic import BaseModel
 
-from blocks.errors import IncidentOpen
+from blocks.errors import ConfigError, IncidentOpen
 from blocks.on_call import Severity
 from blocks.site import Site
 from tasks import notify, report, timeline
@@ -99,8 +99,10 @@ class Incident:
             self.update("Identified", f"{outcome.kind.upper()}: {outcome.summary}", more=False)
         timeline.record("closed", outcome.kind, outcome=outcome.summary, ok=outcome.kind != "unresolved")
         self.publish()
-        path = report.write(self.case, self._markdown())
-        timeline.record("note", f"the record is {path}")
+        try:
+            timeline.record("note", f"the record is {report.write(self.case, self._markdown())}")
+        except ConfigError as error:  # the artifact has it; an incident that stays open would be closed again and again
+            timeline.record("note", str(error), ok=False)
         release(self.case.site, self.case.playbook, self.case.run_id)
 
     def publish(self) -> None:

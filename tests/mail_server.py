@@ -19,7 +19,7 @@ class MailServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self._controller = Controller(
-            self, hostname="127.0.0.1", port=self.port, authenticator=_knows, auth_required=True, auth_require_tls=False
+            self, hostname="127.0.0.1", port=self.port, authenticator=_knows, auth_require_tls=False
         )
 
     def __enter__(self) -> Self:
@@ -36,6 +36,12 @@ class MailServer:
             "host": "127.0.0.1", "port": self.port, "security": "none", "user": USER, "password": PASSWORD,
             "sender": "guardia@tandil.site",
         }  # fmt: skip
+
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        if not session.authenticated:
+            return "530 Authentication required"
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         message = message_from_bytes(envelope.content, policy=policy.default)
