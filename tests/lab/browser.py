@@ -1,10 +1,10 @@
-"""Chromium without a screen, for the Prefect UI of one server: everything else on the network is refused to it."""
+"""Chromium without a screen, for the Prefect UI of one server: all else on the network is refused to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, Route, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, StorageState, ViewportSize, sync_playwright
 
 from tests.lab.home import LabError
 
@@ -19,28 +19,29 @@ _PATIENCE = 20_000  # milliseconds for an element to show: the server and the ma
 
 
 @contextmanager
-def opened(ui: str, *, phone: bool = False) -> Iterator[Page]:
-    """An empty page of a new browser that reaches `ui`, a URL without a path, and nothing else. LabError: no Chromium.
-
-    With `phone`: a narrow screen that is touched.
-    """
+def chromium() -> Iterator[Browser]:
+    """A running Chromium; LabError if there is none."""
     if not CHROMIUM.exists():
         raise LabError(f"there is no {CHROMIUM}: install the package chromium")
-    light = {"name": "color-scheme", "value": '"light"'}  # as the switch on the UI's page of settings leaves it
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
-        context = browser.new_context(
-            viewport=PHONE if phone else DESKTOP,
-            is_mobile=phone,
-            has_touch=phone,
-            storage_state={"cookies": [], "origins": [{"origin": ui, "localStorage": [light]}]},
-        )
-        context.set_default_timeout(_PATIENCE)
-        context.route(lambda url: not url.startswith(f"{ui}/"), _refuse)
         try:
-            yield context.new_page()
+            yield browser
         finally:
             browser.close()
+
+
+def new_page(browser: Browser, ui: str, *, phone: bool = False) -> Page:
+    """An empty page that reaches `ui`, a URL without a path, and nothing else; with `phone`, on a narrow screen."""
+    light: StorageState = {  # as the switch on the UI's page of settings leaves it
+        "origins": [{"origin": ui, "localStorage": [{"name": "color-scheme", "value": '"light"'}]}]
+    }
+    context = browser.new_context(
+        viewport=PHONE if phone else DESKTOP, is_mobile=phone, has_touch=phone, storage_state=light
+    )
+    context.set_default_timeout(_PATIENCE)
+    context.route(lambda url: not url.startswith(f"{ui}/"), _refuse)
+    return context.new_page()
 
 
 def field(form: Locator, label: str) -> Locator:
