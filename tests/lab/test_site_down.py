@@ -21,6 +21,7 @@ from tests.lab.vps import PracticeVps, wait_healthy
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
 
 RESTART, PRUNE, REBOOT = "Restart all services", "Delete unused Docker data", "Reboot the VPS"
+ASK_BEFORE_RESTART = {"gates_restart": '"ask"'}  # the quickest gate there is
 ROWS: list[tuple[str, str, str, str]] = []  # fault, path taken, gates asked, seconds to healthy from outside
 
 
@@ -167,9 +168,9 @@ def test_a_refused_reboot_leaves_the_machine_alone_and_the_reason_on_record(vps:
 def test_silence_is_escalated_and_then_a_refusal(
     vps: PracticeVps, guardia: Guardia, settings: Callable[..., None]
 ) -> None:
-    settings(gates_escalate_after="2", gates_refuse_after="8")
-    faults.inject(vps, "docker-wedged")
-    before, to_bruno = vps.boot_id(), mails(vps, "APPROVAL NEEDED").count("bruno@ferreteria.test")
+    settings(**ASK_BEFORE_RESTART, gates_escalate_after="2", gates_refuse_after="8")
+    faults.inject(vps, "web-stopped")
+    mark, to_bruno = vps.audit(), mails(vps, "APPROVAL NEEDED").count("bruno@ferreteria.test")
     run = guardia.start()
     assert guardia.wait_for_gate(run)["name"] == "Suspended"
     state = settled(guardia, run)
@@ -177,7 +178,8 @@ def test_silence_is_escalated_and_then_a_refusal(
     assert "nobody answered within" in state["message"]
     assert [e["what"] for e in guardia.timeline(run) if e["kind"] == "escalated"] == ["Bruno is asked too"]
     assert mails(vps, "APPROVAL NEEDED").count("bruno@ferreteria.test") == to_bruno + 1
-    assert vps.boot_id() == before
+    assert mark.changes() == []
+    assert mark.events() == []
 
 
 def test_an_approval_is_for_the_plan_it_showed_and_another_plan_is_asked_about_again(
@@ -203,20 +205,26 @@ def test_an_approval_is_for_the_plan_it_showed_and_another_plan_is_asked_about_a
     assert guardia.acts(run).count(PRUNE) == 1
 
 
-def test_a_site_that_heals_itself_while_an_approval_waits_is_not_rebooted(vps: PracticeVps, guardia: Guardia) -> None:
-    faults.inject(vps, "docker-wedged")
+def test_a_site_that_heals_itself_while_an_approval_waits_is_left_alone(
+    vps: PracticeVps, guardia: Guardia, settings: Callable[..., None]
+) -> None:
+    settings(**ASK_BEFORE_RESTART)
+    faults.inject(vps, "web-stopped")
     run = guardia.start()
     assert guardia.wait_for_gate(run)["name"] == "Suspended"
     faults.heal(vps)
-    before = vps.boot_id()
+    mark = vps.audit()
     approve(guardia, run)
     assert settled(guardia, run)["name"] == "Resolved"
-    assert vps.boot_id() == before
-    assert REBOOT not in guardia.acts(run)
+    assert guardia.acts(run) == []
+    assert mark.changes() == []
 
 
-def test_a_resume_with_a_bad_answer_is_rejected_and_the_run_goes_on_waiting(vps: PracticeVps, guardia: Guardia) -> None:
-    faults.inject(vps, "docker-wedged")
+def test_a_resume_with_a_bad_answer_is_rejected_and_the_run_goes_on_waiting(
+    vps: PracticeVps, guardia: Guardia, settings: Callable[..., None]
+) -> None:
+    settings(**ASK_BEFORE_RESTART)
+    faults.inject(vps, "web-stopped")
     run = guardia.start()
     assert guardia.wait_for_gate(run)["name"] == "Suspended"
     time.sleep(2)
@@ -228,9 +236,10 @@ def test_a_resume_with_a_bad_answer_is_rejected_and_the_run_goes_on_waiting(vps:
 
 
 def test_of_many_alerts_at_once_one_opens_the_incident_and_the_others_attach(
-    vps: PracticeVps, guardia: Guardia
+    vps: PracticeVps, guardia: Guardia, settings: Callable[..., None]
 ) -> None:
-    faults.inject(vps, "docker-wedged")
+    settings(**ASK_BEFORE_RESTART)
+    faults.inject(vps, "web-stopped")
     with ThreadPoolExecutor(4) as pool:
         runs = list(pool.map(lambda _: guardia.start(), range(4)))
     states = {run: guardia.wait_for_gate(run) for run in runs}
