@@ -72,7 +72,7 @@ def answer(client: SyncPrefectClient, run_id: UUID, *, decision: str, approver: 
         if "schema not found" not in why:
             break
         time.sleep(0.5)  # the run has just been suspended, and its form is not stored yet
-    raise ConfigError(f"The run {run_id} did not take the answer: {why}.", "See `guardia status`.")
+    raise ConfigError(f"The run {run_id} did not take the answer: {why.rstrip('.')}.", "See `guardia status`.")
 
 
 def _name(client: SyncPrefectClient, question: Question) -> str:

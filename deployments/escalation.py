@@ -13,7 +13,8 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Crashed
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
 
 from blocks import site_file
 from deployments.answers import answer, pending
@@ -40,28 +41,37 @@ def watch(stop: threading.Event) -> None:
 
 
 def round_trip(client: SyncPrefectClient, watching_since: datetime) -> None:
-    """Look once at every open incident and do what is due.
+    """Look once at every open incident and do what is due; one that cannot be helped does not keep the others waiting.
 
     A run whose process died with its `guardia up` stays Running in Prefect: it is declared dead once it has been
     silent since before `watching_since`, so that a run which could not reach a stopped server gets its time.
     """
-    now = datetime.now(UTC)
     for claim in open_claims(client):
+        try:
+            _see_to(client, claim, datetime.now(UTC), watching_since)
+        except Exception:
+            log.exception("%s on %s cannot be seen to; it is tried again in %s s", claim.playbook, claim.site, EVERY)
+
+
+def _see_to(client: SyncPrefectClient, claim: Claim, now: datetime, watching_since: datetime) -> None:
+    try:
         state = client.read_flow_run(claim.run_id).state
-        entries = timeline.read(client, claim.run_id)
-        if state is None:
-            continue
-        if state.is_final():
-            if state.timestamp < now - GRACE:
-                _as_run(claim, partial(_close_dead, state=state))
-            continue
-        if now - max(state.timestamp, watching_since) > SILENT and _is_dead(client, claim, state, now):
-            client.set_flow_run_state(claim.run_id, Crashed(message="Its process has died."), force=True)
-            continue
-        if state.is_paused():
-            _silent(client, claim, entries, now)
-        if claim.severity == "P1" and _update_due(entries, now):
-            _as_run(claim, partial(_update, waits_for=pending(entries) if state.is_paused() else None))
+    except ObjectNotFound:
+        state = Cancelled(message="the run was deleted", timestamp=claim.opened)
+    if state is None:
+        return
+    if state.is_final():
+        if state.timestamp < now - GRACE:
+            _as_run(claim, partial(_close_dead, state=state))
+        return
+    if now - max(state.timestamp, watching_since) > SILENT and _is_dead(client, claim, state, now):
+        client.set_flow_run_state(claim.run_id, Crashed(message="Its process has died."), force=True)
+        return
+    entries = timeline.read(client, claim.run_id)
+    if state.is_paused():
+        _silent(client, claim, entries, now)
+    if claim.severity == "P1" and _update_due(entries, now):
+        _as_run(claim, partial(_update, waits_for=pending(entries) if state.is_paused() else None))
 
 
 def _is_dead(client: SyncPrefectClient, claim: Claim, state: State[Any], now: datetime) -> bool:
