@@ -171,12 +171,10 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not _server_is_away(error):
+        problem = _of_server(error)
+        if not problem:
             raise
-        Console(stderr=True, soft_wrap=True).print(
-            "[bold red]guardia:[/] The Prefect server does not answer. "
-            "Start it with `guardia up`, or set PREFECT_API_URL."
-        )
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]guardia:[/] {problem}")
         sys.exit(1)
 
 
@@ -186,15 +184,17 @@ def _escaped(error: Any) -> str:
     return escape(str(error))
 
 
-def _server_is_away(error: BaseException | None) -> bool:
-    """Prefect wraps the connection's error once or twice."""
+def _of_server(error: BaseException | None) -> str:
+    """What is wrong with the Prefect server, if that is it; Prefect wraps the connection's error once or twice."""
     import httpx
 
     while error is not None:
         if isinstance(error, httpx.TransportError) or "Failed to reach API" in str(error):
-            return True
+            return "The Prefect server does not answer. Start it with `guardia up`, or set PREFECT_API_URL."
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+            return "The Prefect server asks for a password. Set PREFECT_API_AUTH_STRING to USER:PASSWORD."
         error = error.__cause__ or error.__context__
-    return False
+    return ""
 
 
 if __name__ == "__main__":
