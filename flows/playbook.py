@@ -89,8 +89,9 @@ def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> Stat
     run = timeline.Run(id=wanted.run_id, playbook=wanted.playbook, site=site, planning=mode == "plan")
     timeline.begin(run)
     try:
-        incident = Incident(wanted if run.planning else claim(wanted), site)
-        if reason:
+        held = wanted if run.planning else claim(wanted)
+        incident = Incident(held, site)
+        if reason and held is wanted:  # a run that was resumed has said so
             timeline.record("note", f"started because: {reason}")
         outcome = _outcome(body, incident, site)
         if run.planning:
