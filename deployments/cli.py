@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ app = App(
     help="Guardia runs your incident response guide: it looks, proposes, waits for you where a step can hurt, acts, "
     "proves from outside that it worked, tells people and writes the record.\n\n"
     "First time: write a site file (docs/site-file.md), `guardia up --site-file site.toml`, then `guardia doctor`.",
+    version=metadata.version("guardia"),
     version_flags=["--version"],
 )
 Site = Annotated[str | None, Parameter(help="The site's name; may be left out if there is only one.")]

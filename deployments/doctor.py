@@ -17,15 +17,15 @@ Check = tuple[str, Callable[[], str]]
 
 def examine(site: Site, console: Console) -> bool:
     """Run every check and print a table of them; whether all are well."""
-    table = Table("", "check", "found", title=f"{site.name}: {site.url}", title_justify="left")
+    table = Table("", "check", "found", title=escape(f"{site.name}: {site.url}"), title_justify="left")
     well = True
     for title, check in checks(site):
-        console.print(f"[dim]{title}…[/]")
+        console.print(f"[dim]{escape(title)}…[/]")
         try:
-            table.add_row("[green]✓[/]", title, escape(check()))
+            table.add_row("[green]✓[/]", escape(title), escape(check()))
         except (GuardiaError, OSError, ValueError) as error:
             well = False
-            table.add_row("[red]✗[/]", title, escape(str(error)))
+            table.add_row("[red]✗[/]", escape(title), escape(str(error)))
     console.print(table)
     return well
 
@@ -108,7 +108,10 @@ def _env_file(site: Site) -> str:
 
 
 def _resources(site: Site) -> str:
-    return host.resources.fn(site).summary
+    found = host.resources.fn(site)
+    if found.unknown:
+        raise ConfigError(found.unknown, "Guardia needs `df` of coreutils and `free` of procps there.")
+    return found.summary
 
 
 def _reboot(site: Site) -> str:
@@ -130,11 +133,15 @@ def _channel(site: Site, channel: str) -> str:
 
 def _limit(site: Site) -> str:
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
 
     from tasks.steps import acting_limit
 
     with get_client(sync_client=True) as client:
-        limit = client.read_global_concurrency_limit_by_name(acting_limit(site.name))
+        try:
+            limit = client.read_global_concurrency_limit_by_name(acting_limit(site.name))
+        except ObjectNotFound:
+            raise ConfigError(f"the limit {acting_limit(site.name)} is gone.", "Run `guardia apply` again.") from None
     if limit.limit != 1 or not limit.active:
         raise ConfigError(f"the limit {limit.name} is {limit.limit}.", "Run `guardia apply` again after deleting it.")
     return f"{limit.name}: {limit.active_slots} of {limit.limit} in use"

@@ -1,0 +1,60 @@
+"""Every playbook is a deployment whose form offers the registered sites."""
+
+import pytest
+from prefect.client.orchestration import get_client
+
+from blocks.errors import ConfigError
+from deployments import catalog, limits
+from tasks.steps import acting_limit
+
+
+def form(sites: list[str]) -> dict[str, dict[str, object]]:
+    (deployment,) = catalog.deployments(sites)
+    properties: dict[str, dict[str, object]] = deployment._parameter_openapi_schema.properties
+    return properties
+
+
+def test_the_form_offers_the_registered_sites_and_no_others() -> None:
+    assert form(["a", "b"])["site"]["enum"] == ["a", "b"]
+    assert "enum" not in form([])["site"]
+    assert form(["a", "b"])["mode"]["enum"] == ["respond", "plan"]
+
+
+@pytest.mark.parametrize(("sites", "chosen"), [(["a"], {"site": "a"}), (["a", "b"], {}), ([], {})])
+def test_the_only_site_is_chosen_already(sites: list[str], chosen: dict[str, str]) -> None:
+    (deployment,) = catalog.deployments(sites)
+    assert deployment.parameters == chosen
+
+
+def test_a_deployment_is_named_and_explained_after_its_playbook() -> None:
+    (deployment,) = catalog.deployments([])
+    assert (deployment.full_name, deployment.tags) == ("site-down/guardia", ["guardia"])
+    assert str(deployment.description).startswith("Complete Site Down (P1): ")
+    assert deployment.entrypoint == "flows.site_down.site_down"
+
+
+def test_an_unknown_playbook_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"There is no playbook 'site-up'\. Known: site-down\."):
+        catalog.known("site-up")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_registered_playbook_is_started_with_its_site_and_reason() -> None:
+    catalog.register(["a", "b"])
+    run_id = catalog.start("site-down", "a", "an alert")
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_id)  # type: ignore[arg-type]
+        assert {**run.parameters, "mode": None} == {"site": "a", "reason": "an alert", "mode": None}
+        with pytest.raises(Exception, match=r"enum|not one of"):
+            catalog.start("site-down", "c", "no such site")
+        client.delete_flow_run(run.id)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_limit_is_made_once_and_kept() -> None:
+    limits.ensure(["limited"])
+    with get_client(sync_client=True) as client:
+        first = client.read_global_concurrency_limit_by_name(acting_limit("limited"))
+        limits.ensure(["limited"])
+        assert client.read_global_concurrency_limit_by_name(acting_limit("limited")).id == first.id
+    assert first.limit == 1
