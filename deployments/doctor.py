@@ -8,7 +8,7 @@ from rich.table import Table
 
 from blocks.errors import CommandFailed, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import compose, host, http, notify, ssh
+from tasks import compose, docker, host, http, notify, ssh
 from tasks.command import Command
 from tasks.host import BootId
 
@@ -36,7 +36,7 @@ def checks(site: Site) -> Iterator[Check]:
     for url in site.controls:
         yield f"{url} answers (tells an outage from our own network)", lambda url=url: _control(str(url))  # type: ignore[misc]
     yield "SSH with the pinned host key", lambda: _said(site, host.uptime())
-    yield "Docker answers", lambda: "Docker " + _said(site, compose.ping())
+    yield "Docker answers", lambda: "Docker " + _said(site, docker.ping())
     yield "the compose file and its services", lambda: _services(site)
     yield "the env file", lambda: _env_file(site)
     yield "disk and memory can be read", lambda: _resources(site)
@@ -57,12 +57,12 @@ def print_commands(site: Site, console: Console) -> None:
 def catalogue(site: Site) -> list[Command]:
     """Every command that Guardia can run on the host, for this site."""
     acts = [compose.restart_services.plan(site), host.reboot.plan(site, BootId(boot_id=""))]
-    acts += [compose.prune_leftovers.plan(site, compose.Leftovers(containers=[], images=[]))]
+    acts += [compose.prune_leftovers.plan(site, docker.Leftovers(containers=[], images=[]))]
     looks = [host.uptime(), host.read_boot_id(), host.disk_space(), host.disk_inodes(), host.memory()]
     looks += [host.user_id(), host.systemctl_version()]
-    looks += [compose.config_services(site), compose.ps(site), compose.stopped_containers(), compose.dangling_images()]
+    looks += [compose.config_services(site), compose.ps(site), docker.stopped_containers(), docker.dangling_images()]
     looks += [compose.logs(site, service) for service in site.services.all()]
-    looks += [compose.docker_journal()]
+    looks += [docker.journal()]
     looks += [compose.env_file(site)] if site.env_file else []
     commands = looks + [command for plan in acts for command in plan.commands]
     return list(dict.fromkeys(commands))

@@ -16,7 +16,7 @@ in a row.
 from blocks.site import Site
 from flows.incident import Incident, Outcome
 from flows.playbook import attempt, playbook
-from tasks import compose, host, http
+from tasks import compose, docker, host, http
 
 
 @playbook("Complete Site Down", "P1")
@@ -35,7 +35,7 @@ def site_down(site: Site, incident: Incident) -> Outcome:
         return incident.resolved("a restart of all services healed it")
 
     if host.resources(site).short and services.docker_answers:  # 6
-        if attempt(incident, compose.prune_leftovers, compose.leftovers(site)):
+        if attempt(incident, compose.prune_leftovers, docker.leftovers(site)):
             return incident.resolved("freeing disk space healed it")
         if attempt(incident, compose.restart_services, 2):
             return incident.resolved("freeing disk space and restarting all services healed it")

@@ -1,4 +1,4 @@
-"""Every Docker Compose and Docker command that Guardia runs, and what their answers mean."""
+"""Every Docker Compose command that Guardia runs, and what its answers mean."""
 
 import json
 from typing import Any
@@ -7,14 +7,11 @@ from pydantic import BaseModel
 
 from blocks.errors import CommandError, CommandFailed, CommandTimedOut, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import ssh, timeline
+from tasks import docker, ssh, timeline
 from tasks.command import Command, Plan
+from tasks.docker import LOG_LINES, QUICK, Leftovers
 from tasks.masking import env_secrets, mask
 from tasks.steps import act, look
-
-QUICK = 10  # seconds in which a docker daemon that is well answers
-LOG_LINES = 100
-
 
 # --- commands -------------------------------------------------------------------------------------------------
 
@@ -50,34 +47,6 @@ def restart(site: Site) -> Command:
 def start(site: Site) -> Command:
     """Create and start what is missing; leave alone what runs, and build nothing."""
     return compose(site, "up", "--detach", "--no-build", "--no-recreate", changes=True, timeout=180)
-
-
-def ping() -> Command:
-    """Whether the docker daemon answers."""
-    return Command(("docker", "version", "--format", "{{.Server.Version}}"), timeout=QUICK)
-
-
-def prune() -> Command:
-    """Delete stopped containers, unused networks, dangling images and the build cache; never volumes."""
-    return Command(("docker", "system", "prune", "-f"), changes=True, timeout=600)
-
-
-def stopped_containers() -> Command:
-    """The names of the containers that a prune deletes."""
-    filters = [word for state in ("created", "exited", "dead") for word in ("--filter", f"status={state}")]
-    return Command(("docker", "ps", "--all", *filters, "--format", "{{.Names}}"), timeout=QUICK)
-
-
-def dangling_images() -> Command:
-    """The ids of the images that a prune deletes."""
-    words = ("docker", "image", "ls", "--filter", "dangling=true", "--format", "{{.ID}}")
-    return Command(words, timeout=QUICK)
-
-
-def docker_journal() -> Command:
-    """What the docker daemon itself said last: it is there when the daemon does not answer."""
-    words = ("journalctl", "--no-pager", "--output=short-iso", f"--lines={LOG_LINES}", "--unit=docker.service")
-    return Command(words, timeout=QUICK)
 
 
 def env_file(site: Site) -> Command:
@@ -148,26 +117,6 @@ class Logs(BaseModel):
         return ", ".join(f"{service}: {count} lines" for service, count in self.lines.items())
 
 
-class Leftovers(BaseModel):
-    """What a prune would delete, by name, or why Docker would not say."""
-
-    containers: list[str] = []
-    images: list[str] = []
-    silent: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is known."""
-        return not self.silent
-
-    @property
-    def summary(self) -> str:
-        """One line for the timeline."""
-        if self.silent:
-            return f"Docker does not say: {self.silent}"
-        return f"{len(self.containers)} stopped containers, {len(self.images)} dangling images"
-
-
 @look("Check all services")
 def services(site: Site) -> Services:
     """State and health of each container; a silent docker daemon is a finding, a wrong site file is an error.
@@ -206,22 +155,11 @@ def service_logs(site: Site, found: Services) -> Logs:
     if found.docker_answers:
         texts = {service: _log_of(site, logs(site, service)) for service in site.services.all()}
     else:
-        texts = {"docker": _log_of(site, docker_journal())}
+        texts = {"docker": _log_of(site, docker.journal())}
     return Logs(
         text="\n\n".join(f"--- {service}\n{mask(text, secrets)}" for service, text in texts.items()),
         lines={service: len(text.splitlines()) for service, text in texts.items()},
     )
-
-
-@look("List what a prune would delete")
-def leftovers(site: Site) -> Leftovers:
-    """Stopped containers and dangling images by name: what the plan of a prune rests on."""
-    try:
-        containers = ssh.run(site.host, stopped_containers()).stdout.split()
-        images = ssh.run(site.host, dangling_images()).stdout.split()
-    except CommandError as error:
-        return Leftovers(silent=error.what)
-    return Leftovers(containers=sorted(containers), images=sorted(images))
 
 
 def site_secrets(site: Site) -> frozenset[str]:
@@ -282,7 +220,7 @@ def restart_services(site: Site, attempt: int = 1) -> Plan:  # noqa: ARG001 - it
     return Plan(
         what="Restart all services",
         where=site.host.address,
-        commands=(ping(), restart(site)),
+        commands=(docker.ping(), restart(site)),
         cost="Requests fail for some seconds. No data is lost.",
     )
 
@@ -299,7 +237,7 @@ def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     return Plan(
         what="Delete unused Docker data: stopped containers, dangling images, unused networks, build cache",
         where=site.host.address,
-        commands=(ping(), prune(), start(site)),
+        commands=(docker.ping(), docker.prune(), start(site)),
         cost="What stopped containers wrote outside volumes is lost for ever; volumes and tagged images stay.",
         facts=facts,
     )

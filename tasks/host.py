@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from blocks.errors import CommandError, CommandFailed, HostError, HostLost, HostUnreachable
 from blocks.site import Site
-from tasks import compose, ssh, timeline
+from tasks import compose, docker, ssh, timeline
 from tasks.command import Command, Plan
 from tasks.steps import act, look
 
@@ -193,7 +193,7 @@ def _wait_for_boot(site: Site, before: str) -> float:
     told = started
     while time.monotonic() - started < site.reboot_timeout:
         try:
-            if _boot_id(site) != before and ssh.run(site.host, compose.ping(), quiet=True):
+            if _boot_id(site) != before and ssh.run(site.host, docker.ping(), quiet=True):
                 return time.monotonic() - started
         except (HostError, CommandError):
             pass  # it is going down or coming up

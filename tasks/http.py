@@ -90,7 +90,8 @@ class Recovery(BaseModel):
 def verify(site: Site) -> Outside:
     """HEAD of the page and GET of the health check; if neither is answered, whether it is only our own network.
 
-    A site is healthy only if it is several times in a row: one that flaps is down for most of its users. Raises ProberOffline if nothing elsewhere answers either. (Complete Site Down, step 1.)
+    A site is healthy only if it is several times in a row: one that flaps is down for most of its users. Raises
+    ProberOffline if nothing elsewhere answers either. (Complete Site Down, step 1.)
     """
     seen = observe(site)
     for _ in range(site.healthy_in_a_row - 1):

@@ -8,7 +8,7 @@ import pytest
 
 from blocks.errors import CommandFailed, ConfigError
 from blocks.site import Site
-from tasks import compose, ssh, timeline
+from tasks import compose, docker, ssh, timeline
 from tasks.command import Command
 from tests import sample
 from tests.ssh_server import SshServer
@@ -22,8 +22,8 @@ COMMANDS = {
     "logs": (compose.logs(SITE, "web"), f"{COMPOSE} logs --no-color --timestamps --tail=100 web"),
     "restart": (compose.restart(SITE), f"{COMPOSE} restart"),
     "start": (compose.start(SITE), f"{COMPOSE} up --detach --no-build --no-recreate"),
-    "ping": (compose.ping(), "docker version --format '{{.Server.Version}}'"),
-    "prune": (compose.prune(), "docker system prune -f"),
+    "ping": (docker.ping(), "docker version --format '{{.Server.Version}}'"),
+    "prune": (docker.prune(), "docker system prune -f"),
     "without an env file": (
         compose.restart(sample.site(env_file=None)),
         "docker compose -f /root/ferreteria/docker-compose.prod.yml restart",
@@ -49,7 +49,7 @@ def test_only_restart_start_and_prune_change_anything() -> None:
 def test_nothing_deletes_a_volume_or_a_tagged_image() -> None:
     plans = (
         compose.restart_services.plan(SITE),
-        compose.prune_leftovers.plan(SITE, compose.Leftovers(containers=[], images=[])),
+        compose.prune_leftovers.plan(SITE, docker.Leftovers(containers=[], images=[])),
     )
     words = {word for plan in plans for command in plan.commands for word in command.argv}
     assert words.isdisjoint({"--volumes", "-v", "-a", "--all", "down", "rm", "volume"})
@@ -89,7 +89,7 @@ def site(ssh_server: SshServer) -> Iterator[Site]:
     ssh.close(host)
 
 
-def docker(server: SshServer, **answers: str) -> None:
+def stub_docker(server: SshServer, **answers: str) -> None:
     """A stub of docker that answers each subcommand as said; one that is not named fails."""
     cases = "\n".join(f"*{word}*) {script};;" for word, script in answers.items())
     server.stub("docker", f'case "$*" in\n{cases}\n*) echo "no such thing" >&2; exit 9;;\nesac')
@@ -103,7 +103,7 @@ NAMED = {"services": "echo web; echo db; echo nginx; echo redis"}
 
 
 def test_services_are_listed_with_those_that_have_no_container(ssh_server: SshServer, site: Site) -> None:
-    docker(ssh_server, **NAMED, ps=say(ROW, DOWN))
+    stub_docker(ssh_server, **NAMED, ps=say(ROW, DOWN))
     found = compose.services.fn(site)
     assert found.summary == "web running, healthy; db exited (137); nginx has no container"
     assert found.docker_answers
@@ -111,14 +111,14 @@ def test_services_are_listed_with_those_that_have_no_container(ssh_server: SshSe
 
 
 def test_a_site_whose_containers_all_run_is_ok(ssh_server: SshServer, site: Site) -> None:
-    docker(ssh_server, **NAMED, ps=say(*(ROW | {"Service": service} for service in ("web", "db", "nginx"))))
+    stub_docker(ssh_server, **NAMED, ps=say(*(ROW | {"Service": service} for service in ("web", "db", "nginx"))))
     assert compose.services.fn(site).ok
 
 
 def test_a_service_that_the_compose_file_does_not_have_is_an_error_in_the_site_file(
     ssh_server: SshServer, site: Site
 ) -> None:
-    docker(ssh_server, services="echo app; echo db")
+    stub_docker(ssh_server, services="echo app; echo db")
     with pytest.raises(ConfigError, match=r"no service web, nginx; it has app, db\. Correct \[services\]"):
         compose.services.fn(site)
 
@@ -154,7 +154,7 @@ def test_a_vps_without_docker_is_an_error(site: Site) -> None:
 
 
 def test_a_dead_docker_daemon_is_a_finding_and_no_error(ssh_server: SshServer, site: Site) -> None:
-    docker(ssh_server, **NAMED, ps="echo Cannot connect to the Docker daemon >&2; exit 1")
+    stub_docker(ssh_server, **NAMED, ps="echo Cannot connect to the Docker daemon >&2; exit 1")
     found = compose.services.fn(site)
     assert not found.docker_answers
     assert "Docker does not answer: `docker compose" in found.summary
@@ -165,14 +165,14 @@ def test_a_docker_daemon_that_hangs_is_a_finding_too(
     ssh_server: SshServer, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compose, "QUICK", 1)
-    docker(ssh_server, **NAMED, ps="sleep 20")
+    stub_docker(ssh_server, **NAMED, ps="sleep 20")
     assert "did not end within 1 s" in compose.services.fn(site).silent
 
 
 def test_the_logs_of_all_services_are_kept_with_the_sites_secrets_masked(ssh_server: SshServer, site: Site) -> None:
     site = site.model_copy(update={"folder": str(ssh_server.work)})
     (ssh_server.work / ".env.prod").write_text("POSTGRES_PASSWORD=xK4j-2vQ\n")
-    docker(ssh_server, web="echo connecting with xK4j-2vQ; echo failed >&2", nginx="echo up")
+    stub_docker(ssh_server, web="echo connecting with xK4j-2vQ; echo failed >&2", nginx="echo up")
     run = timeline.Run(id=uuid4(), playbook="test", site=site, planning=True)
     timeline.begin(run)
     try:
@@ -196,14 +196,14 @@ def test_a_silent_docker_daemon_is_asked_for_nothing_but_its_journal(ssh_server:
 
 
 def test_leftovers_are_listed_in_order(ssh_server: SshServer, site: Site) -> None:
-    docker(ssh_server, status="echo b; echo a", dangling="echo 2; echo 1")
-    found = compose.leftovers.fn(site)
+    stub_docker(ssh_server, status="echo b; echo a", dangling="echo 2; echo 1")
+    found = docker.leftovers.fn(site)
     assert (found.containers, found.images) == (["a", "b"], ["1", "2"])
     assert found.summary == "2 stopped containers, 2 dangling images"
 
 
 def test_a_prune_names_what_it_deletes_and_starts_the_sites_own_containers_again() -> None:
-    plan = compose.prune_leftovers.plan(SITE, compose.Leftovers(containers=["old"], images=["1a"]))
+    plan = compose.prune_leftovers.plan(SITE, docker.Leftovers(containers=["old"], images=["1a"]))
     assert [command.line for command in plan.commands] == [
         "docker version --format '{{.Server.Version}}'",
         "docker system prune -f",
