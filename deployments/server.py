@@ -78,6 +78,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: str) -> None:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the server and what it started: it has a process group of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave it behind
     for sign, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         if process.poll() is not None:
             return
