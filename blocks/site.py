@@ -60,8 +60,8 @@ class GatePolicy(BaseModel):
     escalate_after: int | None = Field(
         default=None, ge=1, description="Seconds of silence before the secondary is asked; empty: by severity."
     )
-    refuse_after: int = Field(
-        default=3600, ge=5, le=7 * 86400, description="Seconds of silence that count as a refusal."
+    refuse_after: int | None = Field(
+        default=None, ge=5, le=7 * 86400, description="Seconds of silence that count as a refusal; empty: by severity."
     )
 
 

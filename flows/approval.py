@@ -28,6 +28,7 @@ from tasks.steps import Act, once
 
 ESCALATE_AFTER = {"P1": 5 * 60, "P2": 30 * 60, "P3": 2 * 3600, "P4": 24 * 3600}  # seconds, the guide's table
 NOBODY = "nobody"  # the approver on record when silence answered
+REFUSE_AFTER = {"P1": 3600, "P2": 2 * 3600, "P3": 24 * 3600, "P4": 7 * 86400}  # seconds until silence is a refusal
 BACKSTOP = 900  # seconds after which Prefect itself fails a run whose silence nobody turned into a refusal
 
 
@@ -58,8 +59,8 @@ def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
     _ask(site, incident.case, plan, key)
     incident.publish()
     form = Answer.with_initial_data(description=form_text(incident.case, site, plan))
-    answer = suspend_flow_run(form, timeout=site.gates.refuse_after + BACKSTOP, key=key)
-    _note(plan, key, answer.decision, answer.approver, answer.reason)
+    answer = suspend_flow_run(form, timeout=refuse_after(incident.case, site) + BACKSTOP, key=key)
+    _note(incident.case.run_id, plan.what, key, answer)
     if answer.decision != "approve":
         why = f": {answer.reason}" if answer.reason else ""
         raise Refused(f"{plan.what} was refused by {answer.approver}{why}.", "The site was not touched by it.")
@@ -81,7 +82,7 @@ def form_text(case: Case, site: Site, plan: Plan) -> str:
 
 def silence(case: Case, site: Site) -> str:
     """What silence means, for the form and the messages."""
-    after, until = _span(escalate_after(case, site)), _span(site.gates.refuse_after)
+    after, until = _span(escalate_after(case, site)), _span(refuse_after(case, site))
     second = site.on_call.secondary
     asked = f"{second.name} is asked after {after}" if second else f"a reminder is sent after {after}"
     return f"{asked}; after {until} it counts as refused, and the playbook ends."
@@ -90,6 +91,11 @@ def silence(case: Case, site: Site) -> str:
 def escalate_after(case: Case, site: Site) -> int:
     """Seconds of silence before the secondary is asked."""
     return site.gates.escalate_after or ESCALATE_AFTER[case.severity]
+
+
+def refuse_after(case: Case, site: Site) -> int:
+    """Seconds of silence that count as a refusal."""
+    return site.gates.refuse_after or REFUSE_AFTER[case.severity]
 
 
 @once("Ask for approval", by=("key",))
@@ -105,18 +111,25 @@ def _ask(site: Site, case: Case, plan: Plan, key: str) -> None:
             "commands": [command.line for command in plan.commands],
             "cost": plan.cost,
             "escalate_at": (now + timedelta(seconds=escalate_after(case, site))).isoformat(),
-            "refuse_at": (now + timedelta(seconds=site.gates.refuse_after)).isoformat(),
+            "refuse_at": (now + timedelta(seconds=refuse_after(case, site))).isoformat(),
         },
     )  # fmt: skip
     tell_question(site, case, asked, site.on_call.primary)
 
 
 @once("Note the answer", by=("key",))
-def _note(plan: Plan, key: str, decision: str, approver: str, reason: str) -> None:
+def _note(run_id: UUID, what: str, key: str, answer: Answer) -> None:
     timeline.record(
-        "answered", f"{approver}: {decision} {plan.what}", outcome=reason, ok=decision == "approve",
-        detail={"key": key, "decision": decision, "approver": approver},
+        "answered", f"{answer.approver}: {answer.decision} {what}", outcome=answer.reason,
+        ok=answer.decision == "approve", at=_resumed(run_id), detail={"key": key, **answer.model_dump(mode="json")},
     )  # fmt: skip
+
+
+def _resumed(run_id: UUID) -> datetime:
+    """When the answer was given: the run has looked at everything again since."""
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(run_id)
+    return max((state.timestamp for state in states if state.name == "Resuming"), default=datetime.now(UTC))
 
 
 def tell_question(site: Site, case: Case, asked: timeline.Entry, person: Person) -> None:

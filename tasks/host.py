@@ -138,7 +138,8 @@ def resources(site: Site) -> Resources:
         used = parse_free(free)
     except CommandError as error:
         return Resources(unknown=error.what, **limits)
-    disk, fullest = max(parse_df(space) + parse_df(inodes), default=(0, "/"))
+    used_up = parse_df(space) + parse_df(inodes)
+    disk, fullest = max(used_up, key=lambda row: (row[0], -len(row[1])), default=(0, "/"))  # "/", not its bind mounts
     return Resources(disk=disk, fullest=fullest, memory=used, text="\n".join((space, inodes, free)), **limits)
 
 

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, Field
 
 from blocks.site import Site
+from tasks.masking import mask
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -75,9 +76,11 @@ def end() -> None:
 
 def record(kind: Kind, what: str, **fields: Any) -> Entry:
     """Add to the current run's timeline and log and, unless planning, to its events. Outside a run, to nothing."""
-    began = datetime.now(UTC) - timedelta(seconds=fields.get("seconds") or 0)
-    entry = Entry(kind=kind, what=what, at=began, **fields)
     run = current()
+    for name in fields.keys() & {"outcome", "text"}:  # what came from elsewhere; from here it goes everywhere
+        fields[name] = mask(fields[name], run.secrets if run else frozenset())
+    began = datetime.now(UTC) - timedelta(seconds=fields.get("seconds") or 0)
+    entry = Entry(kind=kind, what=what, **({"at": began} | fields))
     if run is not None:
         run.entries.append(entry)
         for listener in _listeners:

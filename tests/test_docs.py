@@ -79,7 +79,7 @@ def test_what_the_example_shows_commented_out_can_be_read_too(secrets: Path) -> 
 def test_what_the_example_shows_as_a_default_is_the_default(secrets: Path) -> None:
     examples = {"address", "ca_certificates", "sentry_url", "github_url"}
     silent = _site(secrets, EXAMPLE).model_dump(exclude=examples)
-    silent["gates"]["escalate_after"] = 300  # shown with the seconds of a P1; the default depends on the severity
+    silent["gates"] |= {"escalate_after": 300, "refuse_after": 3600}  # as for a P1; the default is by severity
     assert _site(secrets, _uncommented(EXAMPLE)).model_dump(exclude=examples) == silent
 
 

@@ -55,7 +55,7 @@ def test_an_act_that_the_policy_lets_pass_is_not_asked_about(monkeypatch: pytest
 
 GATES = [
     ("P1", {}, "Beto is asked after 5 min; after 60 min it counts as refused, and the playbook ends."),
-    ("P2", {}, "Beto is asked after 30 min; after 60 min it counts as refused, and the playbook ends."),
+    ("P2", {}, "Beto is asked after 30 min; after 120 min it counts as refused, and the playbook ends."),
     ("P1", {"escalate_after": 7, "refuse_after": 90}, "Beto is asked after 7 s; after 90 s it counts as refused, "
      "and the playbook ends."),
 ]  # fmt: skip

@@ -49,9 +49,15 @@ def closed_port() -> int:
 
 
 def test_page_and_health_check_are_asked_as_curl_would(web: WebServer) -> None:
-    seen = http.verify.fn(site_at(web, health_path="/health?full=1"))
-    assert [request[:2] for request in web.requests] == [("HEAD", "/"), ("GET", "/health?full=1")]
+    seen = http.verify.fn(site_at(web, health_path="/health?full=1", healthy_in_a_row=1))
+    assert sorted(request[:2] for request in web.requests) == [("GET", "/health?full=1"), ("HEAD", "/")]
     assert seen.summary.startswith(f"healthy; HEAD {web.url}/: 200 in 0.0 s; GET {web.url}/health?full=1: 200 in ")
+
+
+def test_a_site_that_flaps_is_not_healthy(web: WebServer) -> None:
+    threading.Timer(0.5, setattr, (web, "health", 502)).start()
+    assert not http.verify.fn(site_at(web, healthy_in_a_row=2)).healthy
+    assert len(web.requests) == 4
 
 
 def test_a_fixed_address_is_asked_for_the_sites_own_name(web: WebServer) -> None:
@@ -111,7 +117,7 @@ def test_recovered_is_healthy_several_times_in_a_row(web: WebServer) -> None:
     found = http.recovery.fn(site_at(web, healthy_in_a_row=2), 30)
     assert found.recovered
     assert 1 <= found.seconds < 3
-    assert [request[0] for request in web.requests] == ["HEAD", "GET"] * 2
+    assert sorted(request[0] for request in web.requests) == ["GET", "GET", "HEAD", "HEAD"]
 
 
 def test_one_bad_answer_begins_the_count_again(web: WebServer) -> None:
