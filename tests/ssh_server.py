@@ -103,6 +103,7 @@ class SshServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as sshd does
             transport = paramiko.Transport(connection)
             transport.add_server_key(self.key)
             self._transports.append(transport)

@@ -2,16 +2,21 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 HEALTHY = '{"status": "healthy", "database": "connected"}'
 
 
 class WebServer:
-    """Answers the page and the health check with these statuses; `requests` are what was asked, with its Host."""
+    """Answers the page and the health check with these statuses; `requests` are what was asked, with its Host.
+
+    While it is `sick_until` a file is there, the health check answers 502 whatever it should.
+    """
 
     def __init__(self) -> None:
         self.page, self.health, self.body = 200, 200, HEALTHY
+        self.sick_until: Path | None = None
         self.requests: list[tuple[str, str, str]] = []
         site = self
 
@@ -20,7 +25,8 @@ class WebServer:
                 self._answer(site.page, "")
 
             def do_GET(self) -> None:
-                self._answer(site.health, site.body)
+                sick = site.sick_until is not None and not site.sick_until.exists()
+                self._answer(502 if sick else site.health, site.body)
 
             def _answer(self, status: int, body: str) -> None:
                 site.requests.append((self.command, self.path, self.headers["Host"]))

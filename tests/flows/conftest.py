@@ -35,6 +35,7 @@ def site(prefect_server: None, page: WebServer, post: MailServer) -> Site:
 
 @pytest.fixture(autouse=True)
 def _as_new(page: WebServer, post: MailServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page.page = page.health = 200
+    page.page, page.health, page.sick_until = 200, 200, None
+    page.requests.clear()
     post.messages.clear()
     monkeypatch.setenv("GUARDIA_INCIDENTS", str(tmp_path / "incidents"))

@@ -195,13 +195,6 @@ def test_a_silent_docker_daemon_is_asked_for_nothing_but_its_journal(ssh_server:
     assert ssh_server.calls("docker") == []
 
 
-def test_leftovers_are_listed_in_order(ssh_server: SshServer, site: Site) -> None:
-    stub_docker(ssh_server, status="echo b; echo a", dangling="echo 2; echo 1")
-    found = docker.leftovers.fn(site)
-    assert (found.containers, found.images) == (["a", "b"], ["1", "2"])
-    assert found.summary == "2 stopped containers, 2 dangling images"
-
-
 def test_a_prune_names_what_it_deletes_and_starts_the_sites_own_containers_again() -> None:
     plan = compose.prune_leftovers.plan(SITE, docker.Leftovers(containers=["old"], images=["1a"]))
     assert [command.line for command in plan.commands] == [

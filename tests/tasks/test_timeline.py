@@ -62,6 +62,12 @@ def test_an_entry_that_cannot_be_sent_is_logged_and_kept(
     assert "The timeline entry 'seen' could not be sent: the server is away" in caplog.text
 
 
+def test_no_secret_of_the_site_gets_onto_the_timeline(run: Run) -> None:
+    run.planning, run.secrets = True, frozenset({"xK4j-2vQ"})
+    entry = timeline.record("act", "restart", outcome="said xK4j-2vQ", text="password=other xK4j-2vQ", detail={"a": 1})
+    assert (entry.outcome, entry.text, entry.detail) == ("said •••", "password=••• •••", {"a": 1})
+
+
 def test_an_entry_is_dated_when_it_began() -> None:
     entry = timeline.record("look", "slow", seconds=60)
     assert datetime.now(UTC) - entry.at >= timedelta(seconds=60)
