@@ -78,7 +78,7 @@ def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
     try:
         act(incident.site, *inputs)
     except CommandError:
-        patience = 5  # it is on the timeline; what it may have done shows soon
+        patience = 2  # it is on the timeline; what it may have done shows soon
     run = timeline.current()
     if run is not None and run.planning:
         return False

@@ -8,7 +8,7 @@ from tasks import ssh
 from tasks.command import Command
 from tasks.steps import look
 
-QUICK = 10  # seconds in which a docker daemon that is well answers
+QUICK = 8  # seconds in which a docker daemon that is well answers
 LOG_LINES = 100
 
 

@@ -73,7 +73,7 @@ def _incident(fault: str, vps: PracticeVps, guardia: Guardia, end: bool) -> bool
 def _answer(guardia: Guardia, run: str, end: bool) -> None:
     """Whenever the run asks for an approval: give it on the command line, or say how a person can."""
     while guardia.wait_for_gate(run, 2 * 3600)["type"] == "PAUSED":
-        time.sleep(3)  # so that the question is on the screen first
+        time.sleep(1)  # so that the question is on the screen first
         if end:
             console.print(f"[bold yellow]--exit answers:[/] guardia approve {run[:8]} --as demo")
             said = guardia.command("approve", run, "--as", "demo", "--reason", "make demo --exit")
