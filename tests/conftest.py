@@ -18,11 +18,13 @@ settings.load_profile("guardia")
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A Prefect server with a database of its own; only tests that ask for it pay for its start."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     # A test reads the timeline that it has just written.
     os.environ["PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL"] = "0.2"
-    with prefect_test_harness(server_startup_timeout=120):
+    without = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})  # its thread takes 1 s to end with a run
+    with prefect_test_harness(server_startup_timeout=120), without:
         yield
 
 
