@@ -27,7 +27,8 @@ def engine(report: Callable[[str], None] = say) -> str:
     if reason := private_engine.missing():
         raise LabError(f"the practice VPS needs a Docker engine on this machine: {reason}")
     with only_one("engine"):
-        private_engine.install(report)
+        if private_engine.install(report) and _runs_linux(users):
+            return users  # under systemd the package has started an engine of its own
         return private_engine.start(report)
 
 

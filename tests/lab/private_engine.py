@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.lab import firewall
 from tests.lab.home import LabError, home, run
 
-RUN = Path("/run/guardia-lab")
+RUN = Path(os.environ.get("GUARDIA_LAB_RUN", "/run/guardia-lab"))
 SOCKET = f"unix://{RUN}/docker.sock"
 PIDFILE = RUN / "docker.pid"
 BRIDGE = "guardia-lab0"
-BRIDGE_ADDRESS = "10.213.255.1/24"
-NETWORKS = "base=10.213.0.0/17,size=24"
+POLICY = RUN / "forward-policy"  # the firewall's, from before the engine came
+NETWORK = "10.213."
+BRIDGE_ADDRESS = f"{NETWORK}255.1/24"
+NETWORKS = f"base={NETWORK}0.0/17,size=24"
 PACKAGES = ("docker.io", "iptables", "debootstrap", "iproute2")
 PROGRAMS = ("dockerd", "iptables", "debootstrap", "ip")
 
@@ -33,10 +36,10 @@ def missing() -> str:
     return ""
 
 
-def install(report: Callable[[str], None]) -> None:
-    """Install by apt whatever of the engine's programs is missing."""
+def install(report: Callable[[str], None]) -> bool:
+    """Install by apt whatever of the engine's programs is missing; whether anything was."""
     if all(map(shutil.which, PROGRAMS)):
-        return
+        return False
     report(f"installing {' '.join(PACKAGES)} by apt (about 20 s) ...")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-q"], failing="reading the package lists", env=quiet)
@@ -45,6 +48,7 @@ def install(report: Callable[[str], None]) -> None:
         failing="installing the Docker engine",
         env=quiet,
     )
+    return True
 
 
 def start(report: Callable[[str], None]) -> str:
@@ -54,6 +58,7 @@ def start(report: Callable[[str], None]) -> str:
     stop()
     report("starting a private Docker engine (about 8 s) ...")
     RUN.mkdir(parents=True, exist_ok=True)
+    POLICY.write_text(firewall.forward_policy())
     _bridge_up()
     log = home() / "engine.log"
     with log.open("ab") as out:
@@ -76,7 +81,7 @@ def answers() -> bool:
 
 
 def stop() -> None:
-    """Stop the private engine if it lives, and take away what it left: processes, mounts, bridge, sockets."""
+    """Stop the private engine if it lives, and take away what it left: processes, mounts, firewall rules, bridges."""
     for pid in _pids():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -85,7 +90,8 @@ def stop() -> None:
         time.sleep(0.2)
     for mount in _mounts():
         subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
-    subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
+    if POLICY.exists():
+        firewall.clean(NETWORK, POLICY.read_text())
     shutil.rmtree(RUN, ignore_errors=True)
 
 
@@ -99,7 +105,7 @@ def _command() -> list[str]:
 
 
 def _bridge_up() -> None:
-    if not Path("/sys/class/net", BRIDGE).exists():
+    if subprocess.run(["ip", "link", "show", BRIDGE], check=False, capture_output=True).returncode:
         run(["ip", "link", "add", BRIDGE, "type", "bridge"], failing="making the lab's network bridge")
         run(["ip", "address", "add", BRIDGE_ADDRESS, "dev", BRIDGE], failing="addressing the lab's bridge")
     run(["ip", "link", "set", BRIDGE, "up"], failing="switching the lab's bridge on")
