@@ -18,7 +18,7 @@ from typing import Any, Self
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_RESOURCE_SHORTAGE, OPEN_SUCCEEDED
 
 from blocks.host import Host
 from tests.sample import private_key
@@ -46,6 +46,7 @@ class SshServer:
         self.lines: list[str] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         self._transports: list[paramiko.Transport] = []
+        self._sessions: list[_Session] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
@@ -83,6 +84,11 @@ class SshServer:
             words = words[count + 1 :]
         return calls
 
+    def wedge(self) -> None:
+        """Keep every connection of now open, but start nothing more on it."""
+        for session in self._sessions:
+            session.wedged = True
+
     def drop(self) -> None:
         """Lose every connection at once, and end what runs."""
         for transport in self._transports:
@@ -107,8 +113,9 @@ class SshServer:
             transport = paramiko.Transport(connection)
             transport.add_server_key(self.key)
             self._transports.append(transport)
+            self._sessions.append(_Session(self))
             with suppress(paramiko.SSHException, EOFError, OSError):
-                transport.start_server(event=threading.Event(), server=_Session(self))
+                transport.start_server(event=threading.Event(), server=self._sessions[-1])
                 self.connections += 1
 
     def serve(self, channel: paramiko.Channel, line: str) -> None:
@@ -139,7 +146,7 @@ class SshServer:
 
 class _Session(paramiko.ServerInterface):
     def __init__(self, server: SshServer) -> None:
-        self._server = server
+        self._server, self.wedged = server, False
         authorized = server.folder / "authorized"
         authorized.write_text(private_key())
         self._authorized = paramiko.Ed25519Key(filename=str(authorized))
@@ -151,7 +158,7 @@ class _Session(paramiko.ServerInterface):
         return AUTH_SUCCESSFUL if key == self._authorized else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return OPEN_SUCCEEDED
+        return OPEN_FAILED_RESOURCE_SHORTAGE if self.wedged else OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=self._server.serve, args=(channel, command.decode()), daemon=True).start()

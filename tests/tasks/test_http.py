@@ -121,11 +121,11 @@ def test_recovered_is_healthy_several_times_in_a_row(web: WebServer) -> None:
 
 
 def test_one_bad_answer_begins_the_count_again(web: WebServer) -> None:
-    web.health = 502
-    threading.Timer(0.5, setattr, (web, "health", 200)).start()
+    for after, status in ((0.5, 502), (1.5, 200)):
+        threading.Timer(after, setattr, (web, "health", status)).start()
     found = http.recovery.fn(site_at(web, healthy_in_a_row=2), 30)
     assert found.recovered
-    assert len(web.requests) == 6
+    assert len(web.requests) == 8
 
 
 def test_patience_ends(web: WebServer) -> None:

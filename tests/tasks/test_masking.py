@@ -45,6 +45,10 @@ def test_no_known_secret_is_left(secrets: frozenset[str], words: list[str], data
     assert not any(secret in mask(text, secrets) for secret in secrets if secret not in " ".join(words))
 
 
+def test_a_secret_that_begins_like_another_is_masked_whole() -> None:
+    assert mask("abcdefgh", frozenset({"abcdef", "abcdefgh"})) == MASK
+
+
 LONG = (
     "a",
     "a.",

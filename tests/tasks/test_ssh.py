@@ -101,6 +101,13 @@ def test_a_dropped_connection_is_opened_again(ssh_server: SshServer, host: Host)
     assert ssh_server.connections == 2
 
 
+def test_a_connection_that_starts_nothing_more_is_replaced(ssh_server: SshServer, host: Host) -> None:
+    ssh.run(host, shell("exit 0"))
+    ssh_server.wedge()
+    assert ssh.run(host, shell("echo back")).stdout == "back\n"
+    assert ssh_server.connections == 2
+
+
 def test_a_connection_that_is_lost_during_a_command_is_reported_and_not_tried_again(
     ssh_server: SshServer, host: Host
 ) -> None:
