@@ -34,8 +34,8 @@ class Command:
 
     @property
     def bounded(self) -> str:
-        """The command as it is sent: the host itself ends it, so that nothing is left running there."""
-        return f"timeout --kill-after=5 {int(self.timeout)} {self.line}"
+        """The command as it is sent: in plain English, and ended by the host itself, so that nothing is left there."""
+        return f"env LC_ALL=C timeout --kill-after=5 {int(self.timeout)} {self.line}"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def host(vps: SshServer) -> Iterator[Host]:
 
 def test_a_command_is_bounded_on_the_host() -> None:
     command = Command(("docker", "ps", "--format", "{{.Names}}"), timeout=15)
-    assert command.bounded == "timeout --kill-after=5 15 docker ps --format '{{.Names}}'"
+    assert command.bounded == "env LC_ALL=C timeout --kill-after=5 15 docker ps --format '{{.Names}}'"
 
 
 def test_a_nul_byte_is_refused() -> None:

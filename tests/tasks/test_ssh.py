@@ -40,7 +40,7 @@ def test_a_command_comes_back_with_its_streams_and_status(host: Host) -> None:
 
 def test_the_host_itself_bounds_the_time_of_a_command(ssh_server: SshServer, host: Host) -> None:
     ssh.run(host, Command(("cat", "/dev/null"), timeout=7))
-    assert ssh_server.lines == ["timeout --kill-after=5 7 cat /dev/null"]
+    assert ssh_server.lines == ["env LC_ALL=C timeout --kill-after=5 7 cat /dev/null"]
 
 
 def test_an_exit_status_other_than_0_is_an_error_that_quotes_what_was_said(host: Host) -> None:
@@ -120,7 +120,7 @@ def test_a_connection_that_is_lost_during_a_command_is_reported_and_not_tried_ag
     with pytest.raises(HostUnreachable, match=r"was lost during `sleep 30` \(.+\)") as caught:
         ssh.run(host, Command(("sleep", "30"), timeout=40))
     assert not caught.value.permanent
-    assert ssh_server.lines == ["timeout --kill-after=5 40 sleep 30"]
+    assert ssh_server.lines == ["env LC_ALL=C timeout --kill-after=5 40 sleep 30"]
 
 
 def test_a_host_that_stopped_listening_is_unreachable(ssh_server: SshServer, host: Host) -> None:
