@@ -7,13 +7,12 @@ asked too.
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
-import httpx
 from prefect import suspend_flow_run
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.input import RunInput
+from prefect.client.orchestration import get_client
+from prefect.input import RunInput, read_flow_run_input
 from prefect.input.run_input import keyset_from_base_key
 from pydantic import Field
 
@@ -60,7 +59,6 @@ def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
     incident.publish()
     form = Answer.with_initial_data(description=form_text(incident.case, site, plan))
     answer = suspend_flow_run(form, timeout=refuse_after(incident.case, site) + BACKSTOP, key=key)
-    _note(incident.case.run_id, plan.what, key, answer)
     if answer.decision != "approve":
         why = f": {answer.reason}" if answer.reason else ""
         raise Refused(f"{plan.what} was refused by {answer.approver}{why}.", "The site was not touched by it.")
@@ -117,16 +115,26 @@ def _ask(site: Site, case: Case, plan: Plan, key: str) -> None:
     tell_question(site, case, asked, site.on_call.primary)
 
 
-@once("Note the answer", by=("key",))
-def _note(run_id: UUID, what: str, key: str, answer: Answer) -> None:
-    timeline.record(
-        "answered", f"{answer.approver}: {answer.decision} {what}", outcome=answer.reason,
-        ok=answer.decision == "approve", at=_resumed(run_id), detail={"key": key, **answer.model_dump(mode="json")},
-    )  # fmt: skip
+def note_answers(run_id: UUID) -> None:
+    """Put on the record, when a run is resumed, the answer that resumed it.
+
+    That comes first: the run may find the site healed, or another plan, and never ask again what was answered.
+    """
+    run = timeline.current()
+    entries = timeline.whole(run) if run else []
+    answered = {entry.detail["key"] for entry in entries if entry.kind == "answered"}
+    for asked in (entry for entry in entries if entry.kind == "asked"):
+        key = asked.detail["key"]
+        if key not in answered and (stored := _stored(run_id, key, "response")):
+            answer = Answer(**stored)
+            timeline.record(
+                "answered", f"{answer.approver}: {answer.decision} {asked.detail['what']}", outcome=answer.reason,
+                ok=answer.decision == "approve", at=_resumed(run_id), detail={"key": key, **stored},
+            )  # fmt: skip
 
 
 def _resumed(run_id: UUID) -> datetime:
-    """When the answer was given: the run has looked at everything again since."""
+    """When the answer was given."""
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(run_id)
     return max((state.timestamp for state in states if state.name == "Resuming"), default=datetime.now(UTC))
@@ -145,22 +153,17 @@ def _key(run_id: UUID, key: str) -> str:
     """
     with get_client(sync_client=True) as client:
         remembered = client.read_flow_run(run_id).empirical_policy.pause_keys or set()
-        for number in count(1):
-            candidate = key if number == 1 else f"{key}-{number}"
-            if candidate in remembered or not _was_asked(client, run_id, candidate):
-                return candidate
+    for number in count(1):
+        candidate = key if number == 1 else f"{key}-{number}"
+        if candidate in remembered or _stored(run_id, candidate, "schema") is None:
+            return candidate
     raise AssertionError("count() does not end")
 
 
-def _was_asked(client: SyncPrefectClient, run_id: UUID, key: str) -> bool:
-    schema = keyset_from_base_key(f"suspended-{key}")["schema"]
-    try:
-        client._client.get(f"/flow_runs/{run_id}/input/{schema}")
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code == httpx.codes.NOT_FOUND:
-            return False
-        raise
-    return True
+def _stored(run_id: UUID, key: str, part: Literal["schema", "response"]) -> dict[str, Any] | None:
+    """What Prefect keeps of a question: its form, or its answer; None if there is none."""
+    found = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")[part], flow_run_id=run_id)
+    return cast(dict[str, Any] | None, found)
 
 
 def _span(seconds: int) -> str:

@@ -16,7 +16,7 @@ from blocks import site_file
 from blocks.errors import CommandError, ConfigError, GuardiaError, IncidentOpen, Refused
 from blocks.on_call import Severity
 from blocks.site import Site
-from flows.approval import approve
+from flows.approval import approve, note_answers
 from flows.incident import Claim, Incident, Outcome, claim
 from tasks import http, quiet, timeline
 from tasks.steps import Act
@@ -91,7 +91,9 @@ def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> Stat
     try:
         held = wanted if run.planning else claim(wanted)
         incident = Incident(held, site)
-        if reason and held is wanted:  # a run that was resumed has said so
+        if held is not wanted:
+            note_answers(run.id)  # what resumed this run
+        elif reason:
             timeline.record("note", f"started because: {reason}")
         outcome = _outcome(body, incident, site)
         if run.planning:

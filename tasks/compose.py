@@ -215,10 +215,10 @@ def explain(site: Site, error: CommandFailed) -> GuardiaError:
 
 
 @act("Restart all services", gate="restart")
-def restart_services(site: Site, attempt: int = 1) -> Plan:  # noqa: ARG001 - it makes a second restart another act
+def restart_services(site: Site, attempt: int = 1) -> Plan:
     """Restart every service of the site. (Complete Site Down, step 5.)"""
     return Plan(
-        what="Restart all services",
+        what="Restart all services" if attempt == 1 else "Restart all services once more",
         where=site.host.address,
         commands=(docker.ping(), restart(site)),
         cost="Requests fail for some seconds. No data is lost.",

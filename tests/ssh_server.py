@@ -23,7 +23,7 @@ from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_RESOURCE_S
 from blocks.host import Host
 from tests.sample import private_key
 
-REAL = ("cat", "head", "sleep", "timeout", "touch")
+REAL = ("cat", "env", "head", "sleep", "timeout", "touch")
 _RECORD = """#!/bin/sh
 printf '%s\\0' "$#" "$@" >> {calls}
 {script}

@@ -53,6 +53,12 @@ def asked(guardia: Guardia, run: str) -> list[dict[str, Any]]:
     return [entry for entry in guardia.timeline(run) if entry["kind"] == "asked"]
 
 
+def answers(guardia: Guardia, run: str) -> list[tuple[str, str]]:
+    """Who answered what, in order."""
+    said = [entry for entry in guardia.timeline(run) if entry["kind"] == "answered"]
+    return [(entry["detail"]["approver"], entry["detail"]["decision"]) for entry in said]
+
+
 def seconds_to_healthy(entries: list[dict[str, Any]]) -> float:
     """From the flow's first step to healthy from outside several times in a row, waits for a person included."""
     recovered = [e for e in entries if e["what"].startswith("Wait for the site") and e["ok"]]
@@ -202,6 +208,7 @@ def test_an_approval_is_for_the_plan_it_showed_and_another_plan_is_asked_about_a
     approve(guardia, run)
     assert settled(guardia, run)["name"] == "Resolved"
     assert len(asked(guardia, run)) == 2
+    assert answers(guardia, run) == [("Ana", "approve")] * 2
     assert guardia.acts(run).count(PRUNE) == 1
 
 
@@ -217,6 +224,7 @@ def test_a_site_that_heals_itself_while_an_approval_waits_is_left_alone(
     approve(guardia, run)
     assert settled(guardia, run)["name"] == "Resolved"
     assert guardia.acts(run) == []
+    assert answers(guardia, run) == [("Ana", "approve")], "who answered what stays on the record"
     assert mark.changes() == []
 
 
