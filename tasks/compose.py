@@ -225,7 +225,7 @@ def restart_services(site: Site, attempt: int = 1) -> Plan:
     )
 
 
-@act("Delete unused Docker data", gate="prune", patience=15)
+@act("Delete unused Docker data", gate="prune", patience=15, by=("site",))
 def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     """Free disk space. What the prune took of the site's own stopped containers is created again.
 

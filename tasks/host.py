@@ -171,7 +171,7 @@ def _reboot(plan: Plan, site: Site, before: BootId) -> str:
     return f"rebooted; SSH and Docker back after {seconds:.0f} s"
 
 
-@act("Reboot the VPS", gate="reboot", do=_reboot)
+@act("Reboot the VPS", gate="reboot", do=_reboot, by=("site",))
 def reboot(site: Site, before: BootId) -> Plan:
     """The last resort. The boot ids tell whether it happened. (Complete Site Down, step 7.)"""
     return Plan(

@@ -84,7 +84,7 @@ def once(title: str, *, by: tuple[str, ...] | None = None) -> Callable[[Callable
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
-            return _key(context, inputs if by is None else {name: inputs[name] for name in by})
+            return _key(context, _chosen(inputs, by))
 
         return task(
             name=title,
@@ -109,13 +109,21 @@ class Act(Generic[P]):
     """A step that changes something, made by `act`."""
 
     def __init__(
-        self, title: str, gate: str, patience: int | None, planner: Callable[P, Plan], do: Callable[..., str]
+        self,
+        planner: Callable[P, Plan],
+        *,
+        title: str,
+        gate: str,
+        patience: int | None,
+        do: Callable[..., str],
+        by: tuple[str, ...] | None,
     ) -> None:
         self.title, self.gate, self.patience = title, gate, patience
         self.name = planner.__name__.replace("_", "-")
         self.plan = planner
         self.__doc__ = planner.__doc__
-        self._step = once(title)(self._body(do))
+        self._by = by
+        self._step = once(title, by=by)(self._body(do))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Carry out the plan, once per flow run; in plan mode only write it down.
@@ -139,7 +147,7 @@ class Act(Generic[P]):
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             return False
-        key = _hashed(str(context.flow_run.id), self.title, _bound(self.plan, args, kwargs))
+        key = _hashed(str(context.flow_run.id), self.title, _chosen(_bound(self.plan, args, kwargs), self._by))
         store = cast(ResultStore, get_result_store().update_for_task(self._step))
         return store.exists(key)
 
@@ -162,17 +170,23 @@ class Act(Generic[P]):
 
 
 def act(
-    title: str, *, gate: str, patience: int | None = None, do: Callable[..., str] | None = None
+    title: str,
+    *,
+    gate: str,
+    patience: int | None = None,
+    do: Callable[..., str] | None = None,
+    by: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[P, Plan]], Act[P]]:
     """A step that changes something. The decorated function makes its plan, from its inputs alone.
 
     `gate` names the entry of the site's gate policy; `patience` is how many seconds its effect may take to show
     outside (the site's own recovery timeout if None). What runs is the plan's commands, in order, or
-    `do(plan, *inputs)`, which returns its outcome in words. The first input is the site.
+    `do(plan, *inputs)`, which returns its outcome in words. The first input is the site. `by` names the inputs that
+    make it another act (all of them if None): what a look found changes by the act itself, and must not repeat it.
     """
 
     def decorate(planner: Callable[P, Plan]) -> Act[P]:
-        return Act(title, gate, patience, planner, do or run_commands)
+        return Act(planner, title=title, gate=gate, patience=patience, do=do or run_commands, by=by)
 
     return decorate
 
@@ -220,6 +234,10 @@ def _hashed(run_id: str, name: str, inputs: dict[str, Any]) -> str:
     """Flow run, step and inputs, and nothing else: a deploy of new code must not repeat a finished act."""
     text = json.dumps(inputs, sort_keys=True, default=_plain)
     return f"{run_id}-{hashlib.sha256((name + text).encode()).hexdigest()[:24]}"
+
+
+def _chosen(inputs: dict[str, Any], by: tuple[str, ...] | None) -> dict[str, Any]:
+    return inputs if by is None else {name: inputs[name] for name in by}
 
 
 def _plain(value: Any) -> Any:

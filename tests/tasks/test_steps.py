@@ -65,6 +65,18 @@ def test_an_act_is_done_once_for_each_of_its_inputs_and_its_name() -> None:
     assert not first.done(SITE), "nothing is done outside a flow run"
 
 
+def test_an_act_that_changes_what_its_plan_rests_on_is_not_another_act_for_that() -> None:
+    prune = act("Prune", gate="prune", do=_do, by=("site",))(plan_of)
+
+    def body() -> None:
+        prune(SITE, 7)
+        assert prune.done(SITE, 0), "what was found is less now, because of the prune itself"
+        prune(SITE, 0)
+        assert calls == ["7/1"]
+
+    run(body)
+
+
 def test_neither_a_changed_setting_nor_new_code_repeats_an_act() -> None:
     def changed(plan: Plan, site: Site, number: int = 1, attempt: int = 1) -> str:
         calls.append("new code")
