@@ -32,8 +32,8 @@ class Person(BaseModel):
     )
     channels: list[Annotated[str, AfterValidator(_channel)]] = Field(
         min_length=1,
-        description="E-mail addresses, or Prefect notification blocks as 'type/name' (slack-webhook/on-call, "
-        "pager-duty-webhook/ana, twilio-sms/ana, discord-webhook/team, …).",
+        description='E-mail addresses and Prefect notification blocks, e.g. ["ana@tandil.site", "slack-webhook/ana"]; '
+        "pager-duty-webhook/NAME, twilio-sms/NAME, discord-webhook/NAME and all others that Prefect has work too.",
     )
 
 

@@ -51,6 +51,23 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+FORMS = {
+    "guardia-host": ["Address", "Port", "User", "Private Key", "Host Key", "An unknown or changed key is refused"],
+    "guardia-on-call": ["Name", "Channels", "Asked when the primary does not answer", "Told of P1 incidents"],
+    "guardia-mailbox": ["Host", "Port", "Security", "Password", "Sender"],
+    "guardia-site": ["Url", "Health Path", "Folder", "Compose File", "Services", "Which acts wait for a person"],
+}
+
+
+def test_what_the_operator_configures_is_a_form_each(browser: Browser, guardia: Guardia) -> None:
+    page = new_page(browser, guardia.ui)
+    for block, words in FORMS.items():
+        page.goto(f"{guardia.ui}/blocks/catalog/{block}/create")
+        for each in words:
+            expect(page.locator("form")).to_contain_text(each)
+        expect(page.get_by_role("button", name="Create")).to_be_enabled()
+
+
 def test_a_wedged_vps_is_healed_through_the_ui_alone(
     browser: Browser, vps: PracticeVps, guardia: Guardia, pictures: Path
 ) -> None:
