@@ -34,14 +34,15 @@ def follow(run_id: str, console: Console) -> int:
         final = False
         while True:
             run = client.read_flow_run(UUID(run_id))
-            for entry in timeline.read(client, run.id):
+            entries = timeline.read(client, run.id)
+            for entry in entries:
                 if entry.id not in seen:
                     seen.add(entry.id)
                     print_entry(entry, console)
             if final:
                 return _ended(run, console)
             final = run.state is not None and run.state.is_final()
-            waits = run.state is not None and run.state.is_paused()
+            waits = run.state is not None and run.state.is_paused() and answers.pending(entries) is not None
             if waits and not told_waiting:
                 console.print(f"[bold yellow]Waiting for an approval.[/] guardia approve {run_id[:8]} --as YOUR-NAME")
             told_waiting = waits

@@ -7,9 +7,13 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployments import server
 from deployments.home import embedded, point_at_server
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
 
 POLL = 1.0  # seconds between two looks for new flow runs
 
@@ -49,7 +53,7 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
         say("Stopped.")
 
 
-async def _serve(deployments: list["catalog.RunnerDeployment"], ready: Callable[[], None]) -> None:  # type: ignore[name-defined] # noqa: F821
+async def _serve(deployments: list["RunnerDeployment"], ready: Callable[[], None]) -> None:
     """Run the flows of these deployments until SIGINT or SIGTERM."""
     from prefect.runner import Runner
 

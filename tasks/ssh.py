@@ -39,10 +39,10 @@ class Output:
     seconds: float
 
 
-def run(host: Host, command: Command, *, check: bool = True, quiet: bool = False) -> Output:
+def run(host: Host, command: Command, *, quiet: bool = False) -> Output:
     """Run one command on the host and record it on the timeline (`quiet`: leave it off, for polling).
 
-    Raises HostUnreachable, HostRefused, CommandTimedOut; with `check`, CommandFailed for any exit status but 0.
+    Raises HostUnreachable, HostRefused, CommandTimedOut, and CommandFailed for any exit status but 0.
     """
     current = timeline.current()
     if command.changes and current is not None and current.planning:
@@ -56,7 +56,7 @@ def run(host: Host, command: Command, *, check: bool = True, quiet: bool = False
         raise
     if not quiet:
         _record(host, command, f"exit {output.exit_code}", output.seconds, ok=output.exit_code == 0)
-    return _checked(host, command, output) if check else output
+    return _checked(host, command, output)
 
 
 def close(host: Host) -> None:
@@ -84,7 +84,7 @@ def _checked(host: Host, command: Command, output: Output) -> Output:
 
 def _record(host: Host, command: Command, outcome: str, seconds: float, *, ok: bool) -> None:
     timeline.record(
-        "command", command.line, outcome=mask(outcome), seconds=seconds, changes=command.changes, ok=ok,
+        "command", command.line, outcome=outcome, seconds=seconds, changes=command.changes, ok=ok,
         detail={"host": host.address},
     )  # fmt: skip
 
