@@ -35,7 +35,7 @@ lock: ## pin the dependencies of pyproject.toml again; newer ones with ARGS=--up
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
 	build/lock/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet -o requirements.lock $(ARGS)
+		--no-emit-index-url --no-annotate --no-strip-extras --custom-compile-command 'make lock' --quiet -o requirements.lock $(ARGS)
 
 clean: ## remove what the other targets made here
 	rm -rf .venv build *.egg-info .coverage .hypothesis .*_cache
