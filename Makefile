@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lock clean chromium
+.PHONY: help demo test lint lock clean chromium postgresql
 ARGS ?=
 
 BIN := .venv/bin
@@ -21,7 +21,7 @@ help:
 demo: $(READY) ## break a practice VPS and watch Guardia heal it
 	@$(BIN)/python -m tests.lab.demo $(ARGS)
 
-test: $(READY) chromium ## all tests, unit and practice VPS, with coverage
+test: $(READY) chromium postgresql ## all tests, unit and practice VPS, with coverage
 	@$(BIN)/python -m pytest --cov $(ARGS)
 
 lint: $(READY) ## style, format, types and the direction of imports
@@ -62,6 +62,14 @@ chromium:
 	@command -v chromium >/dev/null || { $(may_apt) && $(call apt_install,chromium); } || \
 		echo "No chromium here, so the browser tests cannot run. Install the package chromium."
 
+# The server that unit tests use; the package would make and start a cluster that nobody needs.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { $(may_apt) && mkdir -p /etc/postgresql-common && \
+		{ [ -e /etc/postgresql-common/createcluster.conf ] || \
+		echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf; } && \
+		$(call apt_install,postgresql,-o Dpkg::Options::=--force-confold); } || \
+		echo "No PostgreSQL server here, so its tests cannot run. Install the package postgresql."
+
 define need_python
 	[ -n "$(PYTHON)" ] || { echo "Guardia needs Python 3.11 or newer and none is on PATH. Install the package python3.11." >&2; exit 1; }
 endef
@@ -76,4 +84,4 @@ endef
 
 may_apt = [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null
 apt_install = echo "Installing $(1)" && apt-get update -q && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(1)
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(2) $(1)

@@ -9,6 +9,14 @@ GuardiaError
   CommandError         a command on the host
     CommandFailed        it ended with an exit status other than 0
     CommandTimedOut      it did not end in time and was killed on the host
+  DatabaseError        PostgreSQL, as reached through SSH
+    DatabaseUnreachable  no connection, or it was lost on the way; trying again can help
+    DatabaseRefused      it answered and said no: password, rights, row level security, a statement that fails
+  StoreError           the bucket that backups are kept in
+    StoreUnreachable     no answer, a slow or a broken one; trying again can help
+    StoreRefused         it answered and said no: credentials, rights, no such bucket, a clock that is wrong
+  BadBackup            an archive or manifest is not what was backed up; it must never be restored
+  NoSpace              a disk has less free than is needed; nothing was begun
   ProberOffline        this machine's own network is down: nothing can be said about the site
   Refused              a person refused an act, or nobody answered in time
   Busy                 another playbook is acting on the site
@@ -66,6 +74,42 @@ class CommandFailed(CommandError):
 
 class CommandTimedOut(CommandError):
     """A command did not end in time and was killed on the host."""
+
+
+class DatabaseError(GuardiaError):
+    """PostgreSQL, as reached through SSH."""
+
+
+class DatabaseUnreachable(DatabaseError):
+    """No connection to PostgreSQL, or it was lost on the way."""
+
+    permanent = False
+
+
+class DatabaseRefused(DatabaseError):
+    """PostgreSQL answered and said no: password, rights, row level security, a statement that fails."""
+
+
+class StoreError(GuardiaError):
+    """The bucket that backups are kept in."""
+
+
+class StoreUnreachable(StoreError):
+    """No answer from the bucket, a slow or a broken one."""
+
+    permanent = False
+
+
+class StoreRefused(StoreError):
+    """The bucket answered and said no: credentials, rights, no such bucket, a clock that is wrong."""
+
+
+class BadBackup(GuardiaError):
+    """An archive or manifest is not what was backed up. Never retried, never restored."""
+
+
+class NoSpace(GuardiaError):
+    """A disk has less free than is needed; nothing was begun."""
 
 
 class ProberOffline(GuardiaError):

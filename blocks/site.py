@@ -1,15 +1,18 @@
 """The application that is on call: where it answers, where it lives, and what may be done to it."""
 
-import ssl
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect.blocks.core import Block
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, IPvAnyAddress, model_validator
 
+from blocks.backup_store import BackupStore, Drill, OwnScripts
+from blocks.database import Database
 from blocks.host import Host
 from blocks.mailbox import Mailbox
 from blocks.on_call import OnCall
+from blocks.pem import Certificates
 
 Gate = Literal["ask", "none"]
 NAME = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
@@ -22,17 +25,16 @@ def _absolute(value: str) -> str:
     return str(path)
 
 
+def _timezone(value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone. Write e.g. 'America/Argentina/Buenos_Aires'") from None
+
+
 def _file_name(value: str) -> str:
     if value.startswith("-") or value in {".", ".."} or "/" in value or any(ord(c) < 32 for c in value):
         raise ValueError(f"{value!r} must be a plain file name in the application folder")
-    return value
-
-
-def _certificates(value: str) -> str:
-    try:
-        ssl.create_default_context().load_verify_locations(cadata=value)
-    except (ssl.SSLError, ValueError, TypeError):  # TypeError: not ASCII
-        raise ValueError("is not PEM text of certificates, '-----BEGIN CERTIFICATE-----' and so on") from None
     return value
 
 
@@ -57,6 +59,14 @@ class GatePolicy(BaseModel):
     restart: Gate = Field(default="none", description="Restarting services.")
     prune: Gate = Field(default="ask", description="Deleting unused Docker data.")
     reboot: Gate = Field(default="ask", description="Rebooting the VPS.")
+    stop_web: Gate = Field(
+        default="none", description="Stopping the web service at once when data is being lost or damaged."
+    )
+    free_space: Gate = Field(default="ask", description="Freeing disk space so that the database can start.")
+    chown: Gate = Field(default="ask", description="Giving the database's files back to its user.")
+    restore: Gate = Field(default="ask", description="Restoring a database, or rows of it, from a backup.")
+    notify: Gate = Field(default="ask", description="Writing to the tenants whose data was lost or restored.")
+    schedule: Gate = Field(default="ask", description="Putting a backup schedule right.")
     escalate_after: int | None = Field(
         default=None, ge=1, description="Seconds of silence before the secondary is asked; empty: by severity."
     )
@@ -79,7 +89,7 @@ class Site(Block):
     address: IPvAnyAddress | None = Field(
         default=None, description="Connect to this IP address instead of asking DNS (like curl --resolve)."
     )
-    ca_certificates: Annotated[str, AfterValidator(_certificates)] | None = Field(
+    ca_certificates: Certificates | None = Field(
         default=None, description="PEM text of extra certificate authorities to trust for the URL."
     )
     controls: list[HttpUrl] = Field(
@@ -101,6 +111,13 @@ class Site(Block):
     host: Host = Field(description="The machine it runs on.")
     on_call: OnCall = Field(description="Who is told and who approves.")
     mailbox: Mailbox | None = Field(default=None, description="Where e-mail to the on-call is sent from.")
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC", description="The site's time zone, e.g. America/Argentina/Buenos_Aires."
+    )
+    database: Database | None = Field(default=None, description="Its PostgreSQL database.")
+    backups: BackupStore | None = Field(default=None, description="Where its backups are kept.")
+    own_scripts: OwnScripts | None = Field(default=None, description="The backup scripts that it had before.")
+    drill: Drill = Field(default=Drill(), description="Where and within which limits backups are proven.")
     gates: GatePolicy = Field(default=GatePolicy(), description="Which acts wait for a person.")
     disk_limit: int = Field(default=85, ge=1, le=100, description="Percent of disk in use that counts as short.")
     memory_limit: int = Field(default=90, ge=1, le=100, description="Percent of memory in use that counts as short.")
@@ -120,6 +137,12 @@ class Site(Block):
         mail = [channel for person in people if person for channel in person.channels if "@" in channel]
         if mail and self.mailbox is None:
             raise ValueError(f"{mail[0]} is an e-mail address, but there is no [mailbox] to send from; add one")
+        return self
+
+    @model_validator(mode="after")
+    def _backups_need_a_database(self) -> Self:
+        if self.backups and self.database is None:
+            raise ValueError("[backups] needs a [database] to back up; add one")
         return self
 
     @property

@@ -11,12 +11,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
+from prefect.blocks.core import Block
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from blocks.errors import ConfigError
-from blocks.host import Host
-from blocks.mailbox import Mailbox
-from blocks.on_call import OnCall
 from blocks.site import Site
 
 _SOURCES = ("env", "file", "block")
@@ -49,8 +47,8 @@ def register(site: Site) -> list[str]:
 
     Returns the blocks' slugs, `type/name`.
     """
-    parts: list[Host | OnCall | Mailbox | Site] = [site.host, site.on_call]
-    parts += [site.mailbox] if site.mailbox else []
+    made_of = (site.host, site.on_call, site.mailbox, site.database, site.backups)
+    parts: list[Block] = [part for part in made_of if part is not None]
     parts.append(site)
     for block in parts:
         block.save(site.name, overwrite=True)

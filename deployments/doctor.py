@@ -9,7 +9,7 @@ from rich.table import Table
 from blocks.errors import CommandFailed, ConfigError, GuardiaError
 from blocks.site import Site
 from tasks import compose, docker, host, http, notify, ssh
-from tasks.command import Command
+from tasks.command import Command, Step, programs
 from tasks.host import BootId
 
 Check = tuple[str, Callable[[], str]]
@@ -58,14 +58,14 @@ def catalogue(site: Site) -> list[Command]:
     """Every command that Guardia can run on the host, for this site."""
     acts = [compose.restart_services.plan(site), host.reboot.plan(site, BootId(boot_id=""))]
     acts += [compose.prune_leftovers.plan(site, docker.Leftovers(containers=[], images=[]))]
-    looks = [host.uptime(), host.read_boot_id(), host.disk_space(), host.disk_inodes(), host.memory()]
+    looks: list[Step] = [host.uptime(), host.read_boot_id(), host.disk_space(), host.disk_inodes(), host.memory()]
     looks += [host.user_id(), host.systemctl_version()]
     looks += [compose.config_services(site), compose.ps(site), docker.stopped_containers(), docker.dangling_images()]
     looks += [compose.logs(site, service) for service in site.services.all()]
     looks += [docker.journal()]
     looks += [compose.env_file(site)] if site.env_file else []
-    commands = looks + [command for plan in acts for command in plan.commands]
-    return list(dict.fromkeys(commands))
+    steps = looks + [step for plan in acts for step in plan.commands]
+    return list(dict.fromkeys(command for step in steps for command in programs(step)))
 
 
 def _outside(site: Site) -> str:

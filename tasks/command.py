@@ -39,6 +39,58 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """Programs on the host, each reading what the one before it writes; it fails if any of them does.
+
+    It must not run inside the database's container: a shell that dies there can take the server with it.
+    """
+
+    stages: tuple[Command, ...]
+    timeout: int = 60
+
+    @property
+    def changes(self) -> bool:
+        """Whether any of its programs changes anything."""
+        return any(stage.changes for stage in self.stages)
+
+    @property
+    def line(self) -> str:
+        """The pipeline as one would type it."""
+        return " | ".join(stage.line for stage in self.stages)
+
+    @property
+    def bounded(self) -> str:
+        """The pipeline as it is sent, ended by the host itself."""
+        script = shlex.join(("bash", "-o", "pipefail", "-c", self.line))
+        return f"env LC_ALL=C timeout --kill-after=5 {int(self.timeout)} {script}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One SQL statement of a plan, for people to read: what runs is built with parameters and quoted identifiers."""
+
+    database: str
+    sql: str
+    changes: bool = True
+
+    @property
+    def line(self) -> str:
+        """The statement and where it runs."""
+        return f"{self.database}=# {self.sql}"
+
+
+Runnable = Command | Pipeline
+Step = Runnable | Statement
+
+
+def programs(step: Step) -> tuple[Command, ...]:
+    """The programs that a step of a plan runs on the host: none if it is SQL."""
+    if isinstance(step, Pipeline):
+        return step.stages
+    return (step,) if isinstance(step, Command) else ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """Exactly what an act would do, shown to the person who approves it.
 
@@ -48,7 +100,7 @@ class Plan:
 
     what: str
     where: str
-    commands: tuple[Command, ...]
+    commands: tuple[Step, ...]
     cost: str
     facts: tuple[str, ...] = ()
 

@@ -160,14 +160,13 @@ def parse_free(text: str) -> int:
 # --- acts -----------------------------------------------------------------------------------------------------
 
 
-def _reboot(plan: Plan, site: Site, before: BootId) -> str:
+def _reboot(_: Plan, site: Site, before: BootId) -> str:
     """Reboot unless that has happened since `before`; wait for SSH and Docker; start what did not start by itself."""
-    now, start_missing = plan.commands
     if _boot_id(site) == before.boot_id:
         with suppress(HostUnreachable):  # it may go down before it can say so; the boot id tells
-            ssh.run(site.host, now)
+            ssh.run(site.host, reboot_now())
     seconds = _wait_for_boot(site, before.boot_id)
-    ssh.run(site.host, start_missing)
+    ssh.run(site.host, compose.start(site))
     return f"rebooted; SSH and Docker back after {seconds:.0f} s"
 
 

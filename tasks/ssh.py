@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from blocks.errors import CommandFailed, CommandTimedOut, GuardiaError, HostRefused, HostUnreachable
 from blocks.host import Host
 from tasks import timeline
-from tasks.command import Command
+from tasks.command import Runnable
 from tasks.masking import mask
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Output:
     seconds: float
 
 
-def run(host: Host, command: Command, *, quiet: bool = False) -> Output:
+def run(host: Host, command: Runnable, *, quiet: bool = False) -> Output:
     """Run one command on the host and record it on the timeline (`quiet`: leave it off, for polling).
 
     Raises HostUnreachable, HostRefused, CommandTimedOut, and CommandFailed for any exit status but 0.
@@ -67,7 +67,7 @@ def close(host: Host) -> None:
         transport.close()
 
 
-def _checked(host: Host, command: Command, output: Output) -> Output:
+def _checked(host: Host, command: Runnable, output: Output) -> Output:
     if output.exit_code == 0:
         return output
     said = mask(output.stderr.strip() or output.stdout.strip())[-500:] or "nothing"  # a cut name would unmask
@@ -82,14 +82,14 @@ def _checked(host: Host, command: Command, output: Output) -> Output:
     )
 
 
-def _record(host: Host, command: Command, outcome: str, seconds: float, *, ok: bool) -> None:
+def _record(host: Host, command: Runnable, outcome: str, seconds: float, *, ok: bool) -> None:
     timeline.record(
         "command", command.line, outcome=outcome, seconds=seconds, changes=command.changes, ok=ok,
         detail={"host": host.address},
     )  # fmt: skip
 
 
-def _exec(host: Host, command: Command) -> Output:
+def _exec(host: Host, command: Runnable) -> Output:
     from paramiko import SSHException
 
     started = time.monotonic()
@@ -116,7 +116,7 @@ def _exec(host: Host, command: Command) -> Output:
     return Output(code, stdout, errors.text, time.monotonic() - started)
 
 
-def _lost(host: Host, command: Command, error: Exception) -> HostUnreachable:
+def _lost(host: Host, command: Runnable, error: Exception) -> HostUnreachable:
     return HostUnreachable(
         f"The connection to {host.address} was lost during `{command.line}` ({str(error) or type(error).__name__}).",
         "Whether it ran to its end is not known; the next look tells.",

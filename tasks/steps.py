@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from blocks.errors import Busy, CommandFailed, GuardiaError
 from blocks.site import Site
 from tasks import ssh, timeline
-from tasks.command import Plan
+from tasks.command import Plan, Statement
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,6 +194,7 @@ def act(
 def run_commands(plan: Plan, site: Site, *_: Any) -> str:
     """Run the plan's commands on the site's host, in order, stopping at the first that fails."""
     for command in plan.commands:
+        assert not isinstance(command, Statement), "an act with SQL says how to do it"
         ssh.run(site.host, command)
     return "done"
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.mail_server import MailServer
+from tests.postgres_server import PostgresServer
 from tests.ssh_server import SshServer
 from tests.web_server import WebServer
 
@@ -46,4 +47,17 @@ def web() -> Iterator[WebServer]:
 def mail() -> Iterator[MailServer]:
     """The mail server of the on-call, which asks for a password."""
     with MailServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server; each test makes databases of its own in it. Fails in CI where there is none, else skips."""
+    try:
+        server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    except FileNotFoundError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with server:
         yield server

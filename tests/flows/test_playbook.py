@@ -166,7 +166,7 @@ def test_a_plan_sends_nothing_opens_nothing_and_changes_nothing(
         assert not attempt(incident, restart)
         assert not attempt(incident, reboot, 2)
         with pytest.raises(AssertionError, match="plan mode would have run touch it"):
-            ssh.run(site.host, plan_of(site).commands[0])
+            ssh.run(site.host, Command(("touch", "it"), changes=True))
         assert nothing_open()
         run = timeline.current()
         assert run is not None

@@ -9,7 +9,7 @@ import pytest
 from blocks.errors import CommandFailed, ConfigError
 from blocks.site import Site
 from tasks import compose, docker, ssh, timeline
-from tasks.command import Command
+from tasks.command import Command, programs
 from tests import sample
 from tests.ssh_server import SshServer
 
@@ -51,7 +51,7 @@ def test_nothing_deletes_a_volume_or_a_tagged_image() -> None:
         compose.restart_services.plan(SITE),
         compose.prune_leftovers.plan(SITE, docker.Leftovers(containers=[], images=[])),
     )
-    words = {word for plan in plans for command in plan.commands for word in command.argv}
+    words = {word for plan in plans for step in plan.commands for run in programs(step) for word in run.argv}
     assert words.isdisjoint({"--volumes", "-v", "-a", "--all", "down", "rm", "volume"})
 
 
