@@ -7,7 +7,7 @@ asked too.
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
 from prefect import suspend_flow_run
@@ -31,14 +31,23 @@ REFUSE_AFTER = {"P1": 3600, "P2": 2 * 3600, "P3": 24 * 3600, "P4": 7 * 86400}  #
 BACKSTOP = 900  # seconds after which Prefect itself fails a run whose silence nobody turned into a refusal
 
 
-class Answer(RunInput):
+class Answered(RunInput):
+    """What every answer says: the decision, who made it, and why."""
+
+    decision: str
+    approver: str = Field(title="Your name", min_length=1, max_length=80)
+    reason: str = Field(title="Why", default="", max_length=500)
+
+
+class Answer(Answered):
     """What a person answers to a plan."""
 
     decision: Literal["approve", "refuse"] = Field(
         description="`approve` does exactly this. `refuse`, or no answer, ends the playbook."
     )
-    approver: str = Field(title="Your name", min_length=1, max_length=80)
-    reason: str = Field(title="Why", default="", max_length=500)
+
+
+A = TypeVar("A", bound=Answered)
 
 
 def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
@@ -54,14 +63,25 @@ def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
     if run is not None and run.planning:
         timeline.record("asked", f"would ask for approval to {act.title.lower()}", detail={"hash": plan.hash})
         return
-    key = _key(incident.case.run_id, f"{act.name}-{plan.hash}")
-    _ask(site, incident.case, plan, key)
+    ask(incident, act.name, plan, Answer)
+
+
+def ask(incident: Incident, step: str, plan: Plan, form: type[A], **initial: Any) -> A:
+    """Suspend the run until a person has filled in the form, which shows the plan; returns the answer.
+
+    `initial` are the form's values to begin with. Raises Refused if the decision is `refuse`, or nobody answered in
+    time.
+    """
+    key = _key(incident.case.run_id, f"{step}-{plan.hash}")
+    _ask(incident.site, incident.case, plan, key)
     incident.publish()
-    form = Answer.with_initial_data(description=form_text(incident.case, site, plan))
-    answer = suspend_flow_run(form, timeout=refuse_after(incident.case, site) + BACKSTOP, key=key)
-    if answer.decision != "approve":
+    shown = form.with_initial_data(description=form_text(incident.case, incident.site, plan), **initial)
+    waits = refuse_after(incident.case, incident.site) + BACKSTOP
+    answer = suspend_flow_run(shown, timeout=waits, key=key)
+    if answer.decision == "refuse":
         why = f": {answer.reason}" if answer.reason else ""
         raise Refused(f"{plan.what} was refused by {answer.approver}{why}.", "The site was not touched by it.")
+    return answer
 
 
 def form_text(case: Case, site: Site, plan: Plan) -> str:
@@ -126,10 +146,10 @@ def note_answers(run_id: UUID) -> None:
     for asked in (entry for entry in entries if entry.kind == "asked"):
         key = asked.detail["key"]
         if key not in answered and (stored := _stored(run_id, key, "response")):
-            answer = Answer(**stored)
+            who, decision, why = (stored.get(word, "") for word in ("approver", "decision", "reason"))
             timeline.record(
-                "answered", f"{answer.approver}: {answer.decision} {asked.detail['what']}", outcome=answer.reason,
-                ok=answer.decision == "approve", at=_resumed(run_id), detail={"key": key, **stored},
+                "answered", f"{who}: {decision} {asked.detail['what']}", outcome=why, ok=decision != "refuse",
+                at=_resumed(run_id), detail={"key": key, **stored},
             )  # fmt: skip
 
 

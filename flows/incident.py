@@ -55,11 +55,11 @@ class Incident:
         self.site = site
         self.case = case_of(claim, site)
 
-    def announce(self, seen: Outside) -> None:
-        """Send the guide's initial notification, once, with what was seen from outside as the impact."""
+    def announce(self, impact: str) -> None:
+        """Send the guide's initial notification, once, with what users notice as the impact."""
         if _planning():
             return
-        self.case.impact = _announce(self.site, self.case, seen.impact)
+        self.case.impact = _announce(self.site, self.case, impact)
 
     def update(self, status: Status, note: str = "", *, more: bool = True) -> None:
         """Send the guide's update."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from prefect import Flow, flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import BaseModel, ValidationError
 
 from blocks import site_file
 from blocks.errors import CommandError, ConfigError, GuardiaError, IncidentOpen, Refused
@@ -22,7 +25,7 @@ from tasks import http, quiet, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
-Body = Callable[[Site, Incident], Outcome]
+Body = Callable[..., Outcome]
 
 STATE_NAMES = {
     "resolved": "Resolved", "false alarm": "False alarm", "refused": "Refused", "unresolved": "Unresolved",
@@ -30,8 +33,13 @@ STATE_NAMES = {
 }  # fmt: skip
 
 
-def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any]]:
+def playbook(
+    section: str, severity: Severity, *, wants: type[BaseModel] | None = None
+) -> Callable[[Body], Flow[..., Any]]:
     """Make a playbook of the guide's `section`. The body gets the site and the incident and returns how it ended.
+
+    `wants` are further parameters of the flow, which the body gets as a third argument; their descriptions are shown
+    by the UI's form.
 
     The flow takes the site's name, the mode (`plan`: look, print the commands, change nothing) and why it was
     started; the UI's form explains them in the words of its docstring. It ends Completed as Resolved, False alarm,
@@ -41,7 +49,7 @@ def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any
     def decorate(body: Body) -> Flow[..., Any]:
         name = body.__name__.replace("_", "-")
 
-        def respond(site: str, mode: Mode = "respond", reason: str = "") -> State[Any]:
+        def respond(site: str, mode: Mode = "respond", reason: str = "", **more: Any) -> State[Any]:
             """Respond to it.
 
             Args:
@@ -51,22 +59,39 @@ def playbook(section: str, severity: Severity) -> Callable[[Body], Flow[..., Any
                 reason: What you saw or were told, for the incident's record.
             """
             quiet.expected_errors()
-            wanted = Claim(
+            claimed = Claim(
                 run_id=runtime.flow_run.id, playbook=name, section=section, severity=severity, site=site,
                 opened=datetime.now(UTC),
             )  # fmt: skip
             try:
-                return _run(body, wanted, site_file.load(site), mode, reason)
-            except ConfigError as error:
+                whole = partial(body, wanted=wants.model_validate(more)) if wants else body
+                return _run(whole, claimed, site_file.load(site), mode, reason)
+            except (ConfigError, ValidationError) as error:
                 return Failed(name="Bad input", message=str(error))
 
         respond.__name__ = respond.__qualname__ = body.__name__
         respond.__module__ = body.__module__
+        _take(respond, wants)
         description = _unwrapped(sys.modules[body.__module__].__doc__ or "")
         make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
         return make(respond)
 
     return decorate
+
+
+def _take(respond: Callable[..., Any], wants: type[BaseModel] | None) -> None:
+    """Give the flow the fields of `wants` as parameters of its own, with their descriptions."""
+    signature = inspect.signature(respond, eval_str=True)
+    known = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    fields = wants.model_fields if wants else {}
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
+        for name, field in fields.items()
+    ]
+    respond.__signature__ = signature.replace(parameters=[*known, *more])  # type: ignore[attr-defined]
+    indent = " " * 16
+    lines = [f"{indent}{name}: {field.description}" for name, field in fields.items()]
+    respond.__doc__ = "\n".join([(respond.__doc__ or "").rstrip(), *lines, indent])
 
 
 def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:

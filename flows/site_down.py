@@ -25,7 +25,7 @@ def site_down(site: Site, incident: Incident) -> Outcome:
     seen = http.verify(site)  # 1
     if seen.healthy:
         return incident.well_again(seen)
-    incident.announce(seen)
+    incident.announce(seen.impact)
 
     host.reach(site)  # 2
     services = compose.services(site)  # 3

@@ -83,7 +83,7 @@ def test_an_act_that_heals_is_told_to_everybody_and_written_down(
     healing = act("Heal", gate="restart", do=do)(plan_of)
 
     def body(site: Site, incident: Incident) -> Outcome:
-        incident.announce(http.verify(site))
+        incident.announce(http.verify(site).impact)
         assert attempt(incident, healing)
         assert not attempt(incident, healing), "it is done already"
         return incident.resolved("the act healed it")
@@ -162,7 +162,7 @@ def test_a_plan_sends_nothing_opens_nothing_and_changes_nothing(
     restart, reboot = (act(gate.title(), gate=gate)(plan_of) for gate in ("restart", "reboot"))
 
     def body(site: Site, incident: Incident) -> Outcome:
-        incident.announce(http.verify(site))
+        incident.announce(http.verify(site).impact)
         assert not attempt(incident, restart)
         assert not attempt(incident, reboot, 2)
         with pytest.raises(AssertionError, match="plan mode would have run touch it"):
