@@ -71,15 +71,15 @@ def playbook(
 
         respond.__name__ = respond.__qualname__ = body.__name__
         respond.__module__ = body.__module__
-        _take(respond, wants)
-        description = _unwrapped(sys.modules[body.__module__].__doc__ or "")
+        take_parameters(respond, wants)
+        description = unwrapped(sys.modules[body.__module__].__doc__ or "")
         make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
         return make(respond)
 
     return decorate
 
 
-def _take(respond: Callable[..., Any], wants: type[BaseModel] | None) -> None:
+def take_parameters(respond: Callable[..., Any], wants: type[BaseModel] | None) -> None:
     """Give the flow the fields of `wants` as parameters of its own, with their descriptions."""
     signature = inspect.signature(respond, eval_str=True)
     known = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
@@ -151,6 +151,6 @@ def _state(outcome: Outcome) -> State[Any]:
     return make(name=STATE_NAMES[outcome.kind], message=outcome.summary)
 
 
-def _unwrapped(text: str) -> str:
+def unwrapped(text: str) -> str:
     """One line a paragraph or list item: the UI shows every line's end as a break."""
     return re.sub(r"(?<!\n)\n(?!\n| *(?:\d+\.|-) ) *", " ", text.strip())

@@ -149,6 +149,14 @@ def parse_df(text: str) -> list[tuple[int, str]]:
     return [(int(percent), mount) for percent, mount in rows]
 
 
+def space_at(text: str, place: str) -> tuple[int, int]:
+    """(size, free) in bytes of the file system that a folder is on, from `df -P -k`; (0, 0) if it is not listed."""
+    rows = re.findall(r"\s(\d+)\s+\d+\s+(\d+)\s+\d+%\s+(/.*)$", text, re.M)
+    under = [(mount, total, free) for total, free, mount in rows if f"{place}/".startswith(mount.rstrip("/") + "/")]
+    _, total, free = max(under, key=lambda row: len(row[0]), default=("", "0", "0"))
+    return int(total) * 1024, int(free) * 1024
+
+
 def parse_free(text: str) -> int:
     """Percent of memory in use: what `free` does not call available. Raises CommandFailed for another answer."""
     match = re.search(r"^Mem:\s+(\d+)(?:\s+\d+){4}\s+(\d+)", text, re.M)

@@ -1,0 +1,59 @@
+"""Make a backup and prove one: what the scheduled jobs and the playbooks that need a backup share."""
+
+from datetime import UTC, datetime
+
+from prefect.artifacts import create_table_artifact
+
+from blocks.site import Site
+from tasks import backups, drill, dump
+from tasks.backups import Backup, Proof
+from tasks.dump import Kind
+
+
+def back_up(site: Site, kind: Kind = "daily") -> str:
+    """Dump, commit, prune; returns the backup's name. Raises GuardiaError, and leaves nothing that looks like one."""
+    name = dump.name_it(site, kind)
+    found = dump.space(site)
+    backups.commit(site, dump.dump(site, name, kind, found))
+    dump.prune_copies(site, name)
+    backups.prune(site, name)
+    show_history(site)
+    return name
+
+
+def prove(site: Site, name: str) -> Proof:
+    """Restore a backup into a throwaway container, compare it, and keep the verdict beside it."""
+    proof = drill.proof(site, name)
+    backups.keep_proof(site, name, proof)
+    show_history(site)
+    return proof
+
+
+def show_history(site: Site) -> None:
+    """The table of backups as an artifact of the run: age, size, seconds, proven or not."""
+    now = datetime.now(UTC)
+    rows = [row(backup, now) for backup in backups.every(site)]
+    create_table_artifact(rows, key=f"backups-{site.name}", description=f"Backups of {site.name}, newest first")
+
+
+def row(backup: Backup, now: datetime) -> dict[str, str]:
+    """One backup, for people."""
+    manifest, proof = backup.manifest, backup.proof
+    if manifest is None:
+        return {"backup": backup.name, "age": "", "size": "", "seconds": "", "proof": backup.problem, "RTO": ""}
+    return {
+        "backup": backup.name,
+        "age": age((now - manifest.snapshot_at).total_seconds()),
+        "size": f"{manifest.archive.stored_bytes / 1e6:,.1f} MB",
+        "seconds": f"{manifest.seconds:.0f}",
+        "proof": f"{proof.verdict} {proof.at:%Y-%m-%d %H:%M}" if proof else "not yet",
+        "RTO": f"{proof.restore_seconds:.0f} s" if proof and proof.verdict == "proven" else "",
+    }
+
+
+def age(seconds: float) -> str:
+    """In the unit that a person thinks in."""
+    hours = seconds / 3600
+    if hours < 2:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"

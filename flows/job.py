@@ -1,0 +1,96 @@
+"""What makes a function a job: a flow that nobody has to approve, and whose failure is an alarm of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from prefect import Flow, flow, get_run_logger, runtime
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
+from prefect.states import Completed, Failed
+from pydantic import BaseModel
+
+from blocks import site_file
+from blocks.errors import Busy, ConfigError, GuardiaError
+from blocks.site import Site
+from flows.playbook import take_parameters, unwrapped
+from tasks import notify, quiet, timeline
+
+WAIT = 3600  # seconds to wait for another job of the same kind on the site
+
+
+class Ended(BaseModel):
+    """How a job ended: the name of its state, what to say, and whether it is good news."""
+
+    name: str
+    words: str
+    ok: bool = True
+
+
+def job_limit(job: str, site: str) -> str:
+    """The concurrency limit that lets one job of a kind at a time work for a site."""
+    return f"guardia-{job}-{site}"
+
+
+def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ended]], Flow[..., Any]]:
+    """Make a job. The body gets the site, and `wants` as the playbooks do, and returns how it ended.
+
+    A job that fails, in whatever way, tells the primary on-call; so does one that ends as not ok.
+    """
+
+    def decorate(body: Callable[..., Ended]) -> Flow[..., Any]:
+        name = body.__name__.replace("_", "-")
+
+        def work(site: str, **more: Any) -> State[Any]:
+            """Do the job.
+
+            Args:
+                site: Which site to do it for.
+            """
+            quiet.expected_errors()
+            try:
+                found = site_file.load(site)
+                inputs = (wants.model_validate(more),) if wants else ()
+            except (ConfigError, ValueError) as error:
+                return Failed(name="Bad input", message=str(error))
+            timeline.begin(timeline.Run(id=runtime.flow_run.id, playbook=name, site=found))
+            try:
+                ended = _ended(body, name, found, inputs)
+                timeline.record("closed", ended.name.lower(), outcome=ended.words, ok=ended.ok)
+                if not ended.ok:
+                    _alarm(found, name, ended)
+            finally:
+                timeline.end()
+            return (Completed if ended.ok else Failed)(name=ended.name, message=ended.words)
+
+        work.__name__ = work.__qualname__ = body.__name__
+        work.__module__ = body.__module__
+        take_parameters(work, wants)
+        description = unwrapped(sys.modules[body.__module__].__doc__ or "")
+        make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
+        return make(work)
+
+    return decorate
+
+
+def _ended(body: Callable[..., Ended], name: str, site: Site, inputs: tuple[BaseModel, ...]) -> Ended:
+    try:
+        with concurrency(job_limit(name, site.name), strict=True, timeout_seconds=WAIT, lease_duration=60):
+            return body(site, *inputs)
+    except TimeoutError:
+        return Ended(name="Failed", words=str(Busy(f"Another {name} has been working for {WAIT} s.")), ok=False)
+    except GuardiaError as error:
+        return Ended(name="Failed", words=str(error), ok=False)
+    except Exception as error:  # noqa: BLE001 - a defect of our own must not be silent either
+        get_run_logger().exception("Guardia itself failed")
+        return Ended(name="Failed", words=f"Guardia itself failed: {type(error).__name__}: {error}", ok=False)
+
+
+def _alarm(site: Site, name: str, ended: Ended) -> None:
+    body = (
+        f"{name} on {site.name}: {ended.name}\n\n{ended.words}\n\n"
+        "See what is there with `guardia backups`; start the playbook with `guardia respond backup-failed`.\n"
+    )
+    notify.tell(site, [site.on_call.primary], f"ALARM - {name} on {site.name}: {ended.name}", body, "alarm")

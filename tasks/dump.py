@@ -1,0 +1,304 @@
+"""Dump the database into the bucket: one snapshot, one stream, no file where Guardia runs.
+
+Serves the guide's "Run manual backup". The archive and the manifest show the same snapshot; an end of the stream that
+is not the end of the dump is an error before anything is completed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel
+
+from blocks.backup_store import BackupStore
+from blocks.errors import CommandError, CommandFailed, ConfigError, GuardiaError
+from blocks.site import Site
+from tasks import backups, host, manifest, postgres, s3, sealed, ssh, timeline
+from tasks.command import Command, Pipeline
+from tasks.docker import QUICK
+from tasks.manifest import Archive, Contents, Manifest
+from tasks.postgres import Server
+from tasks.progress import shown
+from tasks.steps import look, once
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+HASHERS = 2  # connections that count and hash tables while pg_dump reads them: one a core of a small VPS
+LONGEST = 6 * 3600  # seconds that a dump may take
+SPARE = 0.1  # of the file system must stay free beside a copy
+Kind = Literal["daily", "manual", "safety"]
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+def pg_dump(server: Server, database: str, name: str, snapshot: str, *, level: int) -> Command:
+    """An archive of everything in the snapshot, on standard output; the container itself ends it in time."""
+    wanted = f"user={server.user} port={server.port} dbname={database} application_name={_application(name)}"
+    words = ("--format=custom", f"--compress={level}", f"--snapshot={snapshot}", "--lock-wait-timeout=60000")
+    bound = ("timeout", str(LONGEST), "pg_dump")
+    return postgres.inside(server, *bound, *words, f"--dbname={wanted}", timeout=LONGEST)
+
+
+def pg_roles(server: Server) -> Command:
+    """Roles and their memberships, without passwords, as SQL."""
+    words = ("pg_dumpall", "--roles-only", "--no-role-passwords", f"--username={server.user}", f"--port={server.port}")
+    return postgres.inside(server, *words, timeout=60)
+
+
+def compressor() -> Command:
+    """All cores, level 3: faster than gzip by far, and smaller."""
+    return Command(("zstd", "-T0", "-3", "-q", "-c"), timeout=LONGEST)
+
+
+def compressor_version() -> Command:
+    """Whether the VPS has zstd."""
+    return Command(("zstd", "--version"), timeout=QUICK)
+
+
+def make_folder(folder: str) -> Command:
+    """The folder for copies, which root alone may read."""
+    return Command(("install", "-d", "-m", "700", folder), changes=True, timeout=QUICK)
+
+
+def keep_copy(path: str) -> Command:
+    """Write what passes by to a file too."""
+    return Command(("tee", path), changes=True, timeout=LONGEST)
+
+
+def finish_copy(path: str) -> Command:
+    """Give a whole copy its name."""
+    return Command(("mv", "--no-target-directory", f"{path}.part", path), changes=True, timeout=QUICK)
+
+
+def remove_files(*paths: str) -> Command:
+    """Remove copies; one that is not there is no error."""
+    return Command(("rm", "-f", "--", *paths), changes=True, timeout=60)
+
+
+def list_copies(folder: str) -> Command:
+    """The copies in the folder, and what cut short ones left."""
+    words = ("-maxdepth", "1", "-type", "f", "-name", "*Z*.dump*", "-printf", r"%f\n")
+    return Command(("find", folder, *words), timeout=QUICK)
+
+
+# --- looks ----------------------------------------------------------------------------------------------------
+
+
+class Space(BaseModel):
+    """What is there for a backup: bytes free for a copy, bytes that it may need, how the VPS compresses."""
+
+    database_bytes: int
+    free: int
+    expected: int
+    compression: Literal["zstd", "none"]
+    copy_kept: bool
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        copy = "a copy is kept" if self.copy_kept else "NO copy is kept there: too little space"
+        zstd = "" if self.compression == "zstd" else "; no zstd on the VPS, so pg_dump compresses, slowly"
+        megabytes = f"database {_mb(self.database_bytes)}, archive about {_mb(self.expected)}"
+        return f"{megabytes}, free on the VPS {_mb(self.free)}: {copy}{zstd}"
+
+
+@look("Check space and connection")
+def space(site: Site) -> Space:
+    """Whether the database answers and can be backed up exactly, and whether the VPS has space for a copy.
+
+    Raises DatabaseRefused, naming what cannot be exact, DatabaseUnreachable, StoreRefused, StoreUnreachable.
+    """
+    store, database = _configured(site)
+    s3.check(store)
+    with postgres.connect(postgres.production(site), database.name, application="guardia-look") as connection:
+        manifest.refuse_inexact(connection)
+        (size,) = _one(connection, "SELECT pg_database_size(current_database())")
+    last = next((b.manifest.archive.bytes for b in backups.every(site) if b.manifest), int(size) // 4)
+    total, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, folder(site))
+    needed = int(last * 1.5) + int(total * SPARE)
+    return Space(
+        database_bytes=size, free=free, expected=last, compression=_compression(site),
+        copy_kept=store.copies > 0 and free > needed,
+    )  # fmt: skip
+
+
+# --- the dump -------------------------------------------------------------------------------------------------
+
+
+@once("Name the backup", by=())
+def name_it(site: Site, kind: Kind) -> str:
+    """A name that a retried run keeps, so that it does not leave two backups."""
+    del site
+    return backups.new_name(datetime.now(UTC)) + ("-safety" if kind == "safety" else "")
+
+
+@once("Dump the database into the bucket", by=("site", "name"))
+def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
+    """Stream an archive into the bucket and take its manifest, in one snapshot. It is no backup until committed.
+
+    Raises DatabaseError, StoreError, CommandFailed for a stage that failed, HostUnreachable; then what was uploaded
+    is abandoned and the copy removed.
+    """
+    started = time.monotonic()
+    store, database = _configured(site)
+    server = postgres.production(site)
+    path = f"{folder(site)}/{name}.dump{'.zst' if found.compression == 'zstd' else ''}"
+    try:
+        with postgres.connections(server, database.name, HASHERS + 1, application=_application(name)) as connections:
+            _end_leftovers(connections[0])
+            snapshot, at = _share_snapshot(connections)
+            command = _stream(server, database.name, name, snapshot, found, f"{path}.part")
+            if found.copy_kept:
+                ssh.run(site.host, make_folder(folder(site)))
+            with ThreadPoolExecutor(1) as pool, shown(f"backup-{site.name}", f"Backup {name}") as report:
+                contents = pool.submit(manifest.take_parallel, connections)
+                archive = _upload(site, store, name, command, found, partial(_told, contents, report, found.expected))
+                taken = contents.result()
+            _one(connections[0], "SELECT 1")  # the snapshot was held to the end
+            roles = ssh.run(site.host, pg_roles(server)).stdout
+        if found.copy_kept:
+            ssh.run(site.host, finish_copy(path))
+    except BaseException as error:
+        _clean_up(site, store, name, path, found)
+        timeline.record("act", "Dump the database into the bucket", outcome=str(error), ok=False, changes=True,
+                        seconds=time.monotonic() - started)  # fmt: skip
+        raise
+    seconds = time.monotonic() - started
+    done = Manifest(
+        kind=kind, site=site.name, name=name, database=database.name, snapshot_at=at, seconds=round(seconds, 2),
+        database_bytes=found.database_bytes, contents=taken, archive=archive, globals_sql=roles,
+        encrypted=store.encryption_key is not None,
+    )  # fmt: skip
+    rows = sum(table.rows for table in taken.tables.values())
+    timeline.record(
+        "act", "Dump the database into the bucket", seconds=seconds, changes=True,
+        outcome=f"{name}: {_mb(archive.bytes)}, {len(taken.tables)} tables, {rows:,} rows",
+    )  # fmt: skip
+    return done
+
+
+@once("Keep the newest copies on the VPS", by=("site", "name"))
+def prune_copies(site: Site, name: str) -> list[str]:
+    """Remove all but the newest copies, and what cut short backups left; returns their names."""
+    store, _ = _configured(site)
+    try:
+        files = sorted(ssh.run(site.host, list_copies(folder(site))).stdout.split(), reverse=True)
+    except CommandFailed:
+        return []  # there is no folder yet: no copy was ever kept
+    whole = [file for file in files if not file.endswith(".part")]
+    gone = whole[store.copies :] + [file for file in files if file.endswith(".part")]
+    if gone:
+        ssh.run(site.host, remove_files(*(f"{folder(site)}/{file}" for file in gone)))
+    timeline.record("act", "Keep the newest copies on the VPS", outcome=f"removed {len(gone)}", changes=bool(gone))
+    return gone
+
+
+def folder(site: Site) -> str:
+    """Where copies are kept on the VPS."""
+    return (site.backups and site.backups.folder) or f"/var/backups/{site.name}/daily"
+
+
+def _stream(server: Server, database: str, name: str, snapshot: str, found: Space, part: str) -> Pipeline:
+    zstd = found.compression == "zstd"
+    stages = [pg_dump(server, database, name, snapshot, level=0 if zstd else 6)]
+    stages += [compressor()] if zstd else []
+    stages += [keep_copy(part)] if found.copy_kept else []
+    return Pipeline(tuple(stages), timeout=LONGEST)
+
+
+def _upload(
+    site: Site, store: BackupStore, name: str, command: Pipeline, found: Space, tell: Callable[[int], None]
+) -> Archive:
+    """The stream into the bucket, hashed as it passes, encrypted if there is a key."""
+    key = backups.archive_key(site, name)
+    digest, size = hashlib.sha256(), 0
+
+    with ssh.reading(site.host, command) as reader:
+
+        def plain(wanted: int) -> bytes:
+            nonlocal size
+            data = reader.read(wanted)
+            digest.update(data)
+            size += len(data)
+            tell(size)
+            return data
+
+        secret = store.encryption_key
+        read = sealed.seal(plain, sealed.decoded(secret), backups.context(site, name)) if secret else plain
+        stored = s3.upload(store, key, read)
+    return Archive(
+        key=key, compression=found.compression, sha256=digest.hexdigest(), bytes=size,
+        stored_sha256=stored.sha256, stored_bytes=stored.bytes,
+    )  # fmt: skip
+
+
+def _told(contents: Future[Contents], report: Callable[[float], None], expected: int, done: int) -> None:
+    """Show the progress; give up at once if the manifest cannot be taken."""
+    if contents.done() and (error := contents.exception()):
+        raise error
+    report(done / max(expected, 1))
+
+
+def _share_snapshot(connections: list[Connection[Any]]) -> tuple[str, datetime]:
+    """Let every connection see what the first one sees; the snapshot's name, and its moment."""
+    first, *others = connections
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    first.execute(begin)
+    snapshot, at = _one(first, "SELECT pg_export_snapshot(), statement_timestamp()")
+    for connection in others:
+        connection.execute(begin)
+        connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+    return str(snapshot), at
+
+
+def _end_leftovers(connection: Connection[Any]) -> None:
+    """End what a dump that was cut off left in the server: it would hold its snapshot for hours."""
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'guardia-dump-%' "
+        "AND application_name <> current_setting('application_name') AND datname = current_database()"
+    )
+
+
+def _clean_up(site: Site, store: BackupStore, name: str, path: str, found: Space) -> None:
+    with suppress(GuardiaError):
+        s3.delete(store, [backups.archive_key(site, name)])
+    if found.copy_kept:
+        with suppress(GuardiaError):
+            ssh.run(site.host, remove_files(f"{path}.part", path))
+
+
+def _compression(site: Site) -> Literal["zstd", "none"]:
+    try:
+        ssh.run(site.host, compressor_version(), quiet=True)
+    except CommandError:
+        return "none"
+    return "zstd"
+
+
+def _configured(site: Site) -> tuple[BackupStore, Any]:
+    if site.backups is None or site.database is None:
+        raise ConfigError(f"{site.name} has no [backups] in its site file.", "See docs/site-file.md.")
+    return site.backups, site.database
+
+
+def _application(name: str) -> str:
+    return f"guardia-dump-{name}"
+
+
+def _one(connection: Connection[Any], query: str) -> Any:
+    with postgres.errors("the database"):
+        row = connection.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
