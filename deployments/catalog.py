@@ -1,26 +1,43 @@
-"""Every playbook as a deployment: what the Prefect UI shows, the CLI starts and REST calls.
+"""Every playbook and job as a deployment: what the Prefect UI shows, the CLI starts, schedules and REST calls.
 
 To add a playbook: the flow, a row here, and a row in the tests.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
+from blocks import site_file
 from blocks.errors import ConfigError
+from blocks.site import Site
+from flows.daily_backup import daily_backup
+from flows.data_corruption import data_corruption
 from flows.site_down import site_down
+from flows.verify_backup import verify_backup
 
 NAME = "guardia"  # every deployment is FLOW/guardia
-PLAYBOOKS: dict[str, Flow[..., Any]] = {"site-down": site_down}
+PLAYBOOKS: dict[str, Flow[..., Any]] = {"site-down": site_down, "data-corruption": data_corruption}
+JOBS: dict[str, Flow[..., Any]] = {"daily-backup": daily_backup, "verify-backup": verify_backup}
 
 
 def deployments(sites: list[str]) -> list[RunnerDeployment]:
-    """One deployment a playbook; its form offers the registered sites alone, and the only one is chosen already."""
-    return [_deployment(flow, sites) for flow in PLAYBOOKS.values()]
+    """One deployment a flow; its form offers the registered sites alone, and the only one is chosen already.
+
+    Jobs run each day, at the hours of the site and in its time zone, for each site that has a bucket.
+    """
+    stored = [site for site in map(site_file.load, sites) if site.backups]
+    hours = {"daily-backup": lambda kept: kept.backup_at, "verify-backup": lambda kept: kept.verify_at}
+    playbooks = [_deployment(flow, sites) for flow in PLAYBOOKS.values()]
+    return playbooks + [
+        _deployment(flow, sites, [_daily(site, hours[name](site.backups)) for site in stored])
+        for name, flow in JOBS.items()
+    ]
 
 
 def register(sites: list[str]) -> None:
@@ -36,23 +53,31 @@ def known(playbook: str) -> str:
     return playbook
 
 
-def start(playbook: str, site: str, reason: str) -> str:
-    """Create a flow run of a playbook; returns its id."""
+def start(flow: str, site: str, **parameters: Any) -> str:
+    """Create a run of a playbook or job; returns its id."""
     with get_client(sync_client=True) as client:
         try:
-            deployment = client.read_deployment_by_name(f"{known(playbook)}/{NAME}")
+            deployment = client.read_deployment_by_name(f"{flow}/{NAME}")
         except ObjectNotFound:
-            raise ConfigError(f"The server has no deployment {playbook}/{NAME}.", "Start `guardia up` first.") from None
-        run = client.create_flow_run_from_deployment(deployment.id, parameters={"site": site, "reason": reason})
+            raise ConfigError(f"The server has no deployment {flow}/{NAME}.", "Start `guardia up` first.") from None
+        run = client.create_flow_run_from_deployment(deployment.id, parameters={"site": site, **parameters})
     return str(run.id)
 
 
-def _deployment(flow: Flow[..., Any], sites: list[str]) -> RunnerDeployment:
+def _daily(site: Site, at: str) -> Schedule:
+    hour, minute = at.split(":")
+    return Cron(
+        f"{int(minute)} {int(hour)} * * *", timezone=site.timezone, parameters={"site": site.name}, slug=site.name
+    )
+
+
+def _deployment(flow: Flow[..., Any], sites: list[str], schedules: Sequence[Schedule] = ()) -> RunnerDeployment:
     deployment = flow.to_deployment(
         NAME,
         description=flow.description,
         parameters={"site": sites[0]} if len(sites) == 1 else {},
         tags=["guardia"],
+        schedules=list(schedules),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)

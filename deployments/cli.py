@@ -79,7 +79,7 @@ def respond(
     from deployments import catalog
     from deployments import follow as following
 
-    run_id = catalog.start(playbook, _site(site), reason)
+    run_id = catalog.start(catalog.known(playbook), _site(site), reason=reason)
     if follow:
         sys.exit(following.follow(run_id, console))
     console.print(run_id)
@@ -119,6 +119,64 @@ def approve(
 
 
 @app.command
+def backups(*, site: Site = None) -> None:
+    """List the backups: age, size, how long each took, whether it is proven, and how long a restore took (RTO).
+
+    Below them, the files of the site's own backup script on the VPS, which can be verified and restored too.
+    """
+    point_at_server()
+    from blocks import site_file
+    from deployments import backups as listing
+
+    listing.show(site_file.load(_site(site)), console)
+
+
+@app.command
+def backup(*, site: Site = None) -> None:
+    """Make a backup now and follow it. Exit status: 0 if it is in the bucket, 1 if not."""
+    _job("daily-backup", site)
+
+
+@app.command
+def verify(
+    backup: Annotated[str, Parameter(help="As `guardia backups` lists it; left out: the newest.")] = "",
+    *,
+    site: Site = None,
+) -> None:
+    """Prove a backup by restoring it into a throwaway container and comparing it exactly. Changes nothing live.
+
+    Exit status: 0 if it is proven, 1 if it is bad or the drill broke.
+    """
+    _job("verify-backup", site, backup=backup)
+
+
+@app.command
+def restore(
+    backup: Annotated[str, Parameter(help="As `guardia backups` lists it.")],
+    *,
+    site: Site = None,
+    rescue: Annotated[bool, Parameter(negative=(), help="Put back only rows that are missing.")] = False,
+    changed: Annotated[bool, Parameter(negative=(), help="With --rescue: rows that were changed, too.")] = False,
+    table: Annotated[list[str] | None, Parameter(help="With --rescue: only this table; may be repeated.")] = None,
+    tenant: Annotated[list[str] | None, Parameter(help="With --rescue: only this tenant; may be repeated.")] = None,
+    reason: Annotated[str, Parameter(help="Why, for the record.")] = "",
+) -> None:
+    """Start the data-corruption playbook with the choice made: this backup, restored whole unless --rescue.
+
+    The live database stays as it is until you approve the exact plan, and is kept after it: `guardia undo-restore`.
+    """
+    how = "rescue" if rescue else "whole restore"
+    words = {"tables": table or [], "tenants": tenant or [], "changed_rows": changed, "reason": reason}
+    _job("data-corruption", site, backup=backup, how=how, **words)
+
+
+@app.command
+def undo_restore(*, site: Site = None, reason: Annotated[str, Parameter(help="Why, for the record.")] = "") -> None:
+    """Swap back to the database that the last restore replaced, after an approval; the restored one is kept."""
+    _job("undo-restore", site, reason=reason)
+
+
+@app.command
 def status() -> None:
     """Show the server, the sites, the open incidents and what waits for an approval."""
     point_at_server()
@@ -148,6 +206,15 @@ def commands(*, site: Site = None) -> None:
     from deployments import doctor as checks
 
     checks.print_commands(site_file.load(_site(site)), console)
+
+
+def _job(flow: str, site: str | None, **parameters: Any) -> None:
+    """Start a run and follow it to its end."""
+    point_at_server()
+    from deployments import catalog
+    from deployments import follow as following
+
+    sys.exit(following.follow(catalog.start(flow, _site(site), **parameters), console))
 
 
 def _site(name: str | None) -> str:
