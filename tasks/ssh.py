@@ -1,37 +1,34 @@
-"""Run commands on a host over one reused SSH connection with a pinned host key.
+"""Run commands on a host over its SSH connection: to their end, fed from here, or read while they run.
 
 Serves the guide's "SSH to VPS". Nothing here retries a command that may have begun: the steps know what is safe.
 """
 
 from __future__ import annotations
 
-import io
-import socket
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from blocks.errors import CommandFailed, CommandTimedOut, GuardiaError, HostRefused, HostUnreachable
+from blocks.errors import CommandFailed, CommandTimedOut, GuardiaError, HostUnreachable
 from blocks.host import Host
-from tasks import timeline
+from tasks import ssh_connection, timeline
 from tasks.command import Runnable
 from tasks.masking import mask
+from tasks.ssh_connection import close
 
-if TYPE_CHECKING:
-    from paramiko import Channel, PKey, Transport
+__all__ = ["Output", "Reader", "close", "feed", "reading", "run"]
 
 OUTPUT_LIMIT = 1 << 20  # bytes kept of each stream; the rest is read and dropped, so that nothing blocks
-_TIMED_OUT = {124, 137}  # what timeout(1) exits with after TERM and after KILL
+_TIMED_OUT = {124, 137, -1}  # what timeout(1) exits with after TERM and after KILL, of which it may die itself
 _GRACE = 15  # seconds that the host gets to end a command by itself before the connection is given up
-
-_open: dict[tuple[str, int, str], Transport] = {}
-_lock = threading.Lock()
+_PIECE = 1 << 15  # bytes sent at a time: paramiko copies all that is left for each packet
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a command left: exit status, both streams as text, seconds it took."""
+    """What a command left: exit status (-1: killed by a signal), both streams as text, seconds it took."""
 
     exit_code: int
     stdout: str
@@ -44,227 +41,220 @@ def run(host: Host, command: Runnable, *, quiet: bool = False) -> Output:
 
     Raises HostUnreachable, HostRefused, CommandTimedOut, and CommandFailed for any exit status but 0.
     """
+    return feed(host, command, (), quiet=quiet)
+
+
+def feed(host: Host, command: Runnable, chunks: Iterable[bytes], *, quiet: bool = False) -> Output:
+    """Run a command that reads these chunks as its standard input. Raises as `run` does, and what `chunks` raise.
+
+    It fails too if it ends well without having read everything. If `chunks` raise, the command still sees a plain
+    end of its input: what it wrote by then counts for nothing.
+    """
+    with _recorded(host, command, quiet) as record:
+        output, read_all = _fed(host, command, chunks)
+        record.outcome, record.ok = f"exit {output.exit_code}", output.exit_code == 0
+    _check(host, command, output)
+    if not read_all:
+        raise CommandFailed(f"`{command.line}` on {host.address} ended before it had read all of its input.")
+    return output
+
+
+@contextmanager
+def reading(host: Host, command: Runnable, *, quiet: bool = False) -> Iterator[Reader]:
+    """Start a command whose standard output is read while it runs: `with reading(…) as reader: reader.read(n)`.
+
+    Leaving the block before the end of the stream closes it: the command dies when it next writes, or in time.
+    """
+    with _recorded(host, command, quiet) as record, _started(host, command) as running:
+        running.end_input()
+        reader = Reader(running)
+        yield reader
+        record.outcome = f"{'exit 0' if reader.ended else 'left'} after {reader.received} bytes"
+
+
+class Reader:
+    """What a command writes to its standard output. `received` counts its bytes."""
+
+    def __init__(self, running: _Running) -> None:
+        self._running, self.received, self.ended = running, 0, False
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; fewer, or none, only once the command has ended with exit status 0 in all its stages.
+
+        Raises HostUnreachable, CommandTimedOut, CommandFailed: an end of the stream always means success.
+        """
+        parts, missing = [], size
+        while missing and not self.ended:
+            part = self._running.receive(missing)
+            parts.append(part)
+            missing -= len(part)
+            if not part:
+                self._running.check()
+                self.ended = True
+        self.received += size - missing
+        return b"".join(parts)
+
+
+class _Running:
+    """A command that runs. Its standard error is drained all the while: a full window on it would block the rest."""
+
+    def __init__(self, host: Host, command: Runnable) -> None:
+        self._host, self._command, self._started = host, command, time.monotonic()
+        self._channel = ssh_connection.session(host)
+        self._transport = self._channel.get_transport()
+        with self._connected():
+            self._channel.settimeout(command.timeout + _GRACE)
+            self._channel.exec_command(command.bounded)
+        self._stderr = _Drain(self._receive_stderr)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def receive(self, size: int) -> bytes:
+        with self._connected():
+            return self._channel.recv(size)
+
+    def _receive_stderr(self, size: int) -> bytes:
+        with self._connected():
+            return self._channel.recv_stderr(size)
+
+    def send(self, chunk: bytes) -> bool:
+        """Whether the command, which may have ended, still reads."""
+        with self._connected():
+            try:
+                for start in range(0, len(chunk), _PIECE):
+                    self._channel.sendall(chunk[start : start + _PIECE])
+            except OSError:
+                if not self._channel.closed:
+                    raise
+                return False
+        return True
+
+    def end_input(self) -> None:
+        with self._connected():
+            self._channel.shutdown_write()
+
+    def output(self, stdout: str = "") -> Output:
+        """Wait for the exit status, which comes after the end of both streams."""
+        with self._connected():
+            stderr = self._stderr.text()
+            if not self._channel.status_event.wait(_GRACE):
+                raise EOFError("no exit status")
+            code = self._channel.recv_exit_status()
+            if code == -1 and not self._survived():  # else the command died of a signal, for which there is no status
+                raise EOFError("connection ended")
+        return Output(code, stdout, stderr, time.monotonic() - self._started)
+
+    def check(self) -> None:
+        """Raise unless the command ended with exit status 0."""
+        _check(self._host, self._command, self.output())
+
+    def _survived(self) -> bool:
+        """Whether the connection outlived the channel; one that broke closes its channels a moment before itself."""
+        self._transport.join(1)
+        return self._transport.is_active()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        from paramiko import SSHException
+
+        try:
+            yield
+        except (SSHException, EOFError, OSError) as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> HostUnreachable:
+        ssh_connection.drop(self._host, self._transport)
+        return HostUnreachable(
+            f"The connection to {self._host.address} was lost during `{self._command.line}` "
+            f"({str(error) or type(error).__name__}).",
+            "Whether it ran to its end is not known; the next look tells.",
+        )
+
+
+@contextmanager
+def _started(host: Host, command: Runnable) -> Iterator[_Running]:
+    running = _Running(host, command)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def _exec(host: Host, command: Runnable) -> Output:
+    return _fed(host, command, ())[0]
+
+
+def _fed(host: Host, command: Runnable, chunks: Iterable[bytes]) -> tuple[Output, bool]:
+    """Run to the end; also whether the command took all that it was sent."""
+    with _started(host, command) as running:
+        stdout = _Drain(running.receive)
+        read_all = all(running.send(chunk) for chunk in chunks)
+        if read_all:
+            running.end_input()
+        return running.output(stdout.text()), read_all
+
+
+class _Drain(threading.Thread):
+    """Reads a stream to its end beside others, and keeps the beginning."""
+
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        super().__init__(daemon=True)
+        self._receive, self._kept = receive, bytearray()
+        self._error: GuardiaError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while chunk := self._receive(65536):
+                self._kept += chunk[: OUTPUT_LIMIT - len(self._kept)]
+        except GuardiaError as error:
+            self._error = error
+
+    def text(self) -> str:
+        """Wait for the end and give the text, or raise what ended the reading."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._kept.decode("utf-8", "replace")
+
+
+@dataclass
+class _Record:
+    outcome: str = ""
+    ok: bool = True
+
+
+@contextmanager
+def _recorded(host: Host, command: Runnable, quiet: bool) -> Iterator[_Record]:
     current = timeline.current()
     if command.changes and current is not None and current.planning:
         raise AssertionError(f"plan mode would have run {command.line}")
-    started = time.monotonic()
+    started, record = time.monotonic(), _Record()
     try:
-        output = _exec(host, command)
-    except GuardiaError as error:
-        if not quiet:
-            _record(host, command, str(error), time.monotonic() - started, ok=False)
+        yield record
+    except BaseException as error:
+        record.outcome, record.ok = str(error) if isinstance(error, GuardiaError) else type(error).__name__, False
         raise
-    if not quiet:
-        _record(host, command, f"exit {output.exit_code}", output.seconds, ok=output.exit_code == 0)
-    return _checked(host, command, output)
+    finally:
+        if not quiet:
+            timeline.record(
+                "command", command.line, outcome=record.outcome, seconds=time.monotonic() - started,
+                changes=command.changes, ok=record.ok, detail={"host": host.address},
+            )  # fmt: skip
 
 
-def close(host: Host) -> None:
-    """Drop the connection to a host; the next command opens a new one."""
-    with _lock:
-        transport = _open.pop(_key(host), None)
-    if transport is not None:
-        transport.close()
-
-
-def _checked(host: Host, command: Runnable, output: Output) -> Output:
+def _check(host: Host, command: Runnable, output: Output) -> None:
     if output.exit_code == 0:
-        return output
+        return
     said = mask(output.stderr.strip() or output.stdout.strip())[-500:] or "nothing"  # a cut name would unmask
     if output.exit_code in _TIMED_OUT and output.seconds >= command.timeout:
         raise CommandTimedOut(
             f"`{command.line}` on {host.address} did not end within {command.timeout} s and was killed.",
             "What it talks to (often dockerd or a full disk) hangs.",
         )
+    ended = f"ended with exit status {output.exit_code}" if output.exit_code >= 0 else "was killed"
     raise CommandFailed(
-        f"`{command.line}` on {host.address} ended with exit status {output.exit_code} and said: {said}",
+        f"`{command.line}` on {host.address} {ended} and said: {said}",
         "Run it by hand to see more.",
-    )
-
-
-def _record(host: Host, command: Runnable, outcome: str, seconds: float, *, ok: bool) -> None:
-    timeline.record(
-        "command", command.line, outcome=outcome, seconds=seconds, changes=command.changes, ok=ok,
-        detail={"host": host.address},
-    )  # fmt: skip
-
-
-def _exec(host: Host, command: Runnable) -> Output:
-    from paramiko import SSHException
-
-    started = time.monotonic()
-    channel = _channel(host)
-    try:
-        channel.settimeout(command.timeout + _GRACE)
-        channel.exec_command(command.bounded)
-        channel.shutdown_write()
-        errors = _Drain(channel.recv_stderr)
-        errors.start()
-        stdout = _drain(channel.recv)
-        errors.join(_GRACE)
-        if not channel.status_event.wait(_GRACE):
-            raise EOFError("no exit status")
-        code = channel.recv_exit_status()
-    except (SSHException, EOFError, OSError) as error:
-        close(host)
-        raise _lost(host, command, error) from error
-    finally:
-        channel.close()
-    if code == -1:  # paramiko's word for "the connection ended before the command did"
-        close(host)
-        raise _lost(host, command, EOFError("connection ended"))
-    return Output(code, stdout, errors.text, time.monotonic() - started)
-
-
-def _lost(host: Host, command: Runnable, error: Exception) -> HostUnreachable:
-    return HostUnreachable(
-        f"The connection to {host.address} was lost during `{command.line}` ({str(error) or type(error).__name__}).",
-        "Whether it ran to its end is not known; the next look tells.",
-    )
-
-
-def _drain(receive: object) -> str:
-    assert callable(receive)
-    kept, size = [], 0
-    while chunk := receive(65536):
-        if size < OUTPUT_LIMIT:
-            kept.append(chunk[: OUTPUT_LIMIT - size])
-        size += len(chunk)
-    return b"".join(kept).decode("utf-8", "replace")
-
-
-class _Drain(threading.Thread):
-    """Reads standard error while the caller reads standard output: a full window on either would block both."""
-
-    def __init__(self, receive: object) -> None:
-        super().__init__(daemon=True)
-        self._receive, self.text = receive, ""
-
-    def run(self) -> None:
-        try:
-            self.text = _drain(self._receive)
-        except OSError:
-            self.text = ""  # the reader of standard output meets the same error and reports it
-
-
-def _channel(host: Host) -> Channel:
-    """A channel on the open connection; on a new one if that has died (the host rebooted, say)."""
-    from paramiko import SSHException
-
-    for attempt in (1, 2):
-        transport = _transport(host)
-        try:
-            return transport.open_session(timeout=host.connect_timeout)
-        except (SSHException, EOFError, OSError) as error:
-            close(host)
-            if attempt == 2:
-                raise HostUnreachable(
-                    f"{host.address} no longer answers on its SSH connection ({error}).", "Is the VPS up?"
-                ) from error
-    raise AssertionError("unreachable")
-
-
-def _transport(host: Host) -> Transport:
-    with _lock:
-        transport = _open.get(_key(host))
-        if transport is None or not transport.is_active():
-            transport = _open[_key(host)] = _connect(host)
-        return transport
-
-
-def _key(host: Host) -> tuple[str, int, str]:
-    return host.address, host.port, host.user
-
-
-def _connect(host: Host) -> Transport:
-    import paramiko
-
-    where = f"{host.user}@{host.address} port {host.port}"
-    transport = None
-    try:
-        key = load_key(host)
-        transport = paramiko.Transport(_socket(host))
-        transport.banner_timeout = transport.auth_timeout = host.connect_timeout
-        _want(transport, host.host_key.split()[0])
-        transport.start_client(timeout=host.connect_timeout)
-        _check_host_key(host, transport.get_remote_server_key())
-        transport.auth_publickey(host.user, key)
-        transport.set_keepalive(15)
-    except (paramiko.AuthenticationException, paramiko.ssh_exception.IncompatiblePeer, HostRefused) as error:
-        if transport:
-            transport.close()
-        raise _refused(host, where, error) from error
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        if transport:
-            transport.close()
-        raise HostUnreachable(
-            f"{where} cannot be reached over SSH ({str(error) or type(error).__name__}).",
-            "Is the VPS up? Look at the provider's console; check address, port and firewall.",
-        ) from error
-    return transport
-
-
-def _refused(host: Host, where: str, error: Exception) -> HostRefused:
-    import paramiko
-
-    if isinstance(error, HostRefused):
-        return error
-    if isinstance(error, paramiko.AuthenticationException):
-        return HostRefused(
-            f"{where} refused the SSH key.",
-            "Add its public half to ~/.ssh/authorized_keys there, or give the right key in the site file.",
-        )
-    return HostRefused(
-        f"{where} does not offer the pinned host key's type {host.host_key.split()[0]} ({error}).",
-        "Compare the key on the VPS's own console; only if it was changed on purpose, pin the new one.",
-    )
-
-
-def _check_host_key(host: Host, offered: PKey) -> None:
-    import paramiko
-
-    pinned = paramiko.PKey.from_type_string(*_decoded(host.host_key))
-    if offered != pinned:
-        raise HostRefused(
-            f"{host.address} port {host.port} shows another host key ({offered.get_name()} {offered.fingerprint}) than "
-            f"the pinned one ({pinned.fingerprint}): somebody may be in between, or the VPS was reinstalled.",
-            "Compare it on the VPS's own console; only if it was changed on purpose, pin the new one in the site file.",
-        )
-
-
-def _decoded(host_key: str) -> tuple[str, bytes]:
-    import base64
-
-    kind, text = host_key.split()
-    return kind, base64.b64decode(text)
-
-
-def _want(transport: Transport, kind: str) -> None:
-    """Ask for the pinned key's type, and for the cipher that is fast on every recent processor."""
-    options = transport.get_security_options()
-    options.key_types = ("rsa-sha2-512", "rsa-sha2-256") if kind == "ssh-rsa" else (kind,)
-    fast = "aes128-gcm@openssh.com"
-    options.ciphers = (fast, *(cipher for cipher in options.ciphers if cipher != fast))
-
-
-def _socket(host: Host) -> socket.socket:
-    connection = socket.create_connection((host.address, host.port), timeout=host.connect_timeout)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # 48 ms a command become 5
-    return connection
-
-
-def load_key(host: Host) -> PKey:
-    """The private key, parsed; HostRefused, without a word of it, if it is not one that SSH knows."""
-    import paramiko
-
-    text = host.private_key.get_secret_value()
-    text = text if text.endswith("\n") else text + "\n"
-    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
-        try:
-            return kind.from_private_key(io.StringIO(text))
-        except (paramiko.SSHException, ValueError, IndexError):
-            continue
-    raise HostRefused(
-        f"The private key for {host.address} cannot be read.",
-        "It must be an Ed25519, ECDSA or RSA key in OpenSSH or PEM format, without a passphrase.",
     )

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from blocks.errors import CommandFailed, CommandTimedOut, GuardiaError, HostRefused, HostUnreachable
 from blocks.host import Host
-from tasks import ssh, timeline
+from tasks import ssh, ssh_connection, timeline
 from tasks.command import Command
 from tests import sample
 from tests.ssh_server import SshServer
@@ -84,14 +84,14 @@ def test_one_connection_serves_all_commands(ssh_server: SshServer, host: Host) -
 
 def test_small_packets_are_not_held_back(host: Host) -> None:
     ssh.run(host, shell("exit 0"))
-    connection = ssh._open[ssh._key(host)].sock
+    connection = ssh_connection._open[ssh_connection._key(host)].sock
     assert isinstance(connection, socket.socket)
     assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_the_fast_cipher_is_asked_for(host: Host) -> None:
     ssh.run(host, shell("exit 0"))
-    assert ssh._open[ssh._key(host)].local_cipher == "aes128-gcm@openssh.com"
+    assert ssh_connection._open[ssh_connection._key(host)].local_cipher == "aes128-gcm@openssh.com"
 
 
 def test_a_dropped_connection_is_opened_again(ssh_server: SshServer, host: Host) -> None:
@@ -188,7 +188,7 @@ KEYS = {
 def test_keys_are_read_in_the_format_of_openssh_with_or_without_a_last_newline(made: Callable[[], Any]) -> None:
     text = made().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     for written in (text, text.rstrip()):
-        assert ssh.load_key(sample.site(host__private_key=written).host).can_sign()
+        assert ssh_connection.load_key(sample.site(host__private_key=written).host).can_sign()
 
 
 def test_a_key_with_a_passphrase_is_refused_with_the_cure() -> None:
@@ -196,7 +196,7 @@ def test_a_key_with_a_passphrase_is_refused_with_the_cure() -> None:
         Encoding.PEM, PrivateFormat.OpenSSH, BestAvailableEncryption(b"hunter2")
     )
     with pytest.raises(HostRefused, match="without a passphrase"):
-        ssh.load_key(sample.site(host__private_key=locked.decode()).host)
+        ssh_connection.load_key(sample.site(host__private_key=locked.decode()).host)
 
 
 def test_no_error_and_no_repr_holds_a_word_of_the_private_key(ssh_server: SshServer) -> None:

@@ -1,0 +1,250 @@
+"""PostgreSQL servers in containers: their programs by `docker exec`, their databases through a tunnel.
+
+Nothing parses what psql prints, and no port is published.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from blocks.errors import (
+    CommandFailed,
+    ConfigError,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    GuardiaError,
+    HostUnreachable,
+    NoSpace,
+)
+from blocks.host import Host
+from blocks.site import Site
+from tasks import compose, ssh
+from tasks.command import Command
+from tasks.docker import QUICK
+from tasks.masking import mask
+from tasks.tunnel import tunnel
+
+if TYPE_CHECKING:
+    import psycopg
+
+# How a session writes values down, whatever the server, the database or the role have set: two servers that hold the
+# same must say the same. And nothing that ends a long session.
+SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "lc_monetary": "C",
+    "lc_messages": "C",
+    "row_security": "off",
+    "search_path": "",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+_ADDRESS = "{{.State.Status}} {{.HostConfig.NetworkMode}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server in a container of a host. `container` is its id, `name` what people call it."""
+
+    host: Host
+    container: str
+    user: str
+    password: SecretStr
+    port: int
+    name: str
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+def container(site: Site) -> Command:
+    """The id of the database's container, running or not."""
+    return compose.compose(site, "ps", "--all", "--quiet", site.services.db, timeout=QUICK)
+
+
+def whereabouts(server: Server) -> Command:
+    """State, network mode and addresses of a server's container."""
+    return Command(("docker", "inspect", "--type", "container", "--format", _ADDRESS, server.container), timeout=QUICK)
+
+
+def inside(server: Server, *argv: str, stdin: bool = False, changes: bool = False, timeout: int = 60) -> Command:
+    """One program in the server's container, without a shell and without a terminal; `stdin`: it is fed.
+
+    The host's time limit ends `docker exec`, not the program in the container: end its session on the server.
+    """
+    words = ("docker", "exec", *(("--interactive",) if stdin else ()), server.container)
+    return Command((*words, *argv), changes=changes, timeout=timeout)
+
+
+# --- servers and sessions -------------------------------------------------------------------------------------
+
+
+def production(site: Site) -> Server:
+    """The server that the site uses, whose container may be stopped.
+
+    Raises ConfigError without a [database] or for an unknown service, DatabaseUnreachable if there is no container.
+    """
+    if site.database is None:
+        raise ConfigError(f"The site {site.name} has no database.", "Add [database] to the site file.")
+    service, where = site.services.db, site.host.address
+    try:
+        ids = ssh.run(site.host, container(site), quiet=True).stdout.split()
+    except CommandFailed as error:
+        if "no such service" in error.what.lower():
+            raise ConfigError(
+                f"{site.folder}/{site.compose_file} on {where} has no service {service}.",
+                "Correct [services] in the site file.",
+            ) from error
+        raise compose.explain(site, error) from error
+    if len(ids) > 1:
+        raise ConfigError(f"The service {service} on {where} has {len(ids)} containers.", "Guardia knows only one.")
+    if not ids:
+        raise DatabaseUnreachable(
+            f"The service {service} on {where} has no container.", f"Create it: `docker compose up -d {service}`."
+        )
+    name = f"{service} of {site.name} on {where}"
+    return Server(site.host, ids[0], site.database.user, site.database.password, site.database.port, name)
+
+
+@contextmanager
+def connect(
+    server: Server, database: str, *, application: str = "guardia", read_only: bool = False
+) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """One session, in which each statement is its own transaction unless one is begun.
+
+    Raises DatabaseUnreachable, DatabaseRefused, NoSpace, also for what fails in the block; HostError.
+    """
+    with connections(server, database, 1, application=application, read_only=read_only) as (connection,):
+        yield connection
+
+
+@contextmanager
+def connections(
+    server: Server, database: str, count: int, *, application: str = "guardia", read_only: bool = False
+) -> Iterator[list[psycopg.Connection[tuple[Any, ...]]]]:
+    """Several sessions through one tunnel, for work side by side; otherwise as `connect`."""
+    import psycopg
+
+    settings = SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
+    with errors(f"{database} in {server.name}"), _tunnel(server) as folder, ExitStack() as open_:
+        yield [
+            open_.enter_context(
+                _closing(
+                    psycopg.connect(
+                        host=str(folder),
+                        port=server.port,
+                        dbname=database,
+                        user=server.user,
+                        password=server.password.get_secret_value(),
+                        application_name=application,
+                        client_encoding="UTF8",
+                        connect_timeout=max(2, int(server.host.connect_timeout)),
+                        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
+                        sslmode="disable",  # SSH encrypts, and a Unix socket has no TLS
+                        autocommit=True,
+                    )
+                )
+            )
+            for _ in range(count)
+        ]
+
+
+@contextmanager
+def errors(where: str) -> Iterator[None]:
+    """Turn what psycopg raises in the block into DatabaseUnreachable, DatabaseRefused or NoSpace.
+
+    Rows may be quoted in an error's details, so only its first line is kept.
+    """
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        known = _explained(where, error)
+        if known is None:
+            raise
+        raise known from error
+
+
+@contextmanager
+def _closing(connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """Close at the end without a commit: what was not committed by then is undone."""
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _tunnel(server: Server) -> Iterator[Any]:
+    address = _address(server)
+    with ExitStack() as open_:
+        try:
+            folder = open_.enter_context(tunnel(server.host, address, server.port))
+        except HostUnreachable as error:
+            raise DatabaseUnreachable(f"{server.name} cannot be reached: {error.what}", error.cure) from error
+        yield folder
+
+
+def _address(server: Server) -> str:
+    """Where the host reaches the server's container."""
+    cure = "See `docker compose ps --all` and its log there, and start it."
+    try:
+        state, mode, *addresses = ssh.run(server.host, whereabouts(server), quiet=True).stdout.split()
+    except CommandFailed as error:
+        if "no such" in error.what.lower():
+            raise DatabaseUnreachable(f"The container of {server.name} is gone.", cure) from error
+        raise
+    if state != "running":
+        raise DatabaseUnreachable(f"The container of {server.name} is not running, but {state}.", cure)
+    if mode == "host":
+        return "127.0.0.1"
+    if not addresses:
+        raise DatabaseUnreachable(f"The container of {server.name} has no network address.", cure)
+    return addresses[0]
+
+
+# What makes a session impossible now and possible later, in the words of the server.
+_LATER = re.compile(r"starting up|shutting down|recovery mode|not yet accepting|too many (?:clients|connections)|slots")
+_FULL = "53100"
+_CONNECTION = ("08", "57P01", "57P02", "57P03", "53300")  # lost, server stopped, crashed or starting, no slot left
+_CURES = {
+    "password authentication failed": "Correct user and password of [database] in the site file.",
+    "no pg_hba.conf entry": "Allow this user from the container's own network in pg_hba.conf.",
+    "does not exist": "Correct name and user of [database] in the site file.",
+}
+
+
+def _explained(where: str, error: psycopg.Error) -> GuardiaError | None:
+    """What an error means; None if it is the caller's own mistake, as a wrong number of parameters is."""
+    import psycopg
+
+    said = _said(error)
+    code = error.sqlstate or ""
+    cure = "" if code else next((cure for words, cure in _CURES.items() if words in said), "")
+    if code == _FULL:
+        return NoSpace(f"{where} has no disk space left: {said}", "Free some on the VPS.")
+    if code and not code.startswith(_CONNECTION):
+        return DatabaseRefused(f"{where} refused: {said} (SQLSTATE {code}).", cure)
+    if not code and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return None
+    if not code and "FATAL:" in said and not _LATER.search(said):
+        return DatabaseRefused(f"{where} refused a connection: {said}.", cure)
+    return DatabaseUnreachable(f"{where} does not answer: {said}.", "See the log of its container.")
+
+
+def _said(error: psycopg.Error) -> str:
+    """The first line of what the server or libpq said, without the name of our own end of the tunnel."""
+    text = error.diag.message_primary or str(error)
+    line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    return mask(re.sub(r'^connection (?:failed|is bad): connection to server on socket "[^"]*" failed: ', "", line))
