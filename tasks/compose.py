@@ -23,9 +23,9 @@ def compose(site: Site, *words: str, changes: bool = False, timeout: int = 60) -
     return Command(("docker", "compose", "-f", file, *env, *words), changes=changes, timeout=timeout)
 
 
-def ps(site: Site) -> Command:
-    """State and health of every container of the site, stopped ones too."""
-    return compose(site, "ps", "--all", "--format", "json", timeout=QUICK)
+def ps(site: Site, *services: str) -> Command:
+    """State and health of the containers of these services, or of all of the site, stopped ones too."""
+    return compose(site, "ps", "--all", "--format", "json", *services, timeout=QUICK)
 
 
 def config_services(site: Site) -> Command:
@@ -39,14 +39,22 @@ def logs(site: Site, service: str) -> Command:
     return compose(site, *words, timeout=QUICK)
 
 
-def restart(site: Site) -> Command:
-    """Restart all services, stopped ones too."""
-    return compose(site, "restart", changes=True, timeout=180)
+def restart(site: Site, *services: str) -> Command:
+    """Restart these services, or all, stopped ones too."""
+    return compose(site, "restart", *services, changes=True, timeout=180)
 
 
-def start(site: Site) -> Command:
-    """Create and start what is missing; leave alone what runs, and build nothing."""
-    return compose(site, "up", "--detach", "--no-build", "--no-recreate", changes=True, timeout=180)
+def stop(site: Site, *services: str) -> Command:
+    """Stop these services; Docker does not start them again by itself."""
+    return compose(site, "stop", *services, changes=True, timeout=180)
+
+
+def start(site: Site, *services: str) -> Command:
+    """Create and start what is missing of these services and what they need, or of all.
+
+    It leaves alone what runs, builds nothing, and waits for a database that is checked for health.
+    """
+    return compose(site, "up", "--detach", "--no-build", "--no-recreate", *services, changes=True, timeout=180)
 
 
 def env_file(site: Site) -> Command:
@@ -124,25 +132,20 @@ def services(site: Site) -> Services:
     Raises ConfigError for a missing compose file, an unknown service, or a VPS without Docker. (Complete Site
     Down, step 3.)
     """
-    try:
-        named = ssh.run(site.host, config_services(site)).stdout.split()
-        unknown = [service for service in site.services.all() if service not in named]
-        if unknown:
-            raise ConfigError(
-                f"{site.folder}/{site.compose_file} on {site.host.address} has no service {', '.join(unknown)}; "
-                f"it has {', '.join(sorted(named))}.",
-                "Correct [services] in the site file.",
-            )
-        containers = parse_ps(ssh.run(site.host, ps(site)).stdout)
-    except CommandTimedOut as error:
-        return Services(silent=error.what)
-    except CommandFailed as error:
-        cause = explain(site, error)
-        if isinstance(cause, ConfigError):
-            raise cause from error
-        return Services(silent=cause.what)
-    there = {container.service for container in containers}
-    return Services(containers=containers, missing=[s for s in site.services.all() if s not in there])
+    return _services(site)
+
+
+@look("Check the database's container")
+def database_state(site: Site) -> Services:
+    """The same for the database alone. (Database Connection Lost, step 1.)"""
+    return _services(site, site.services.db)
+
+
+@look("Read the database's log")
+def database_log(site: Site) -> Logs:
+    """Its last 100 lines, with secrets masked. (Database Connection Lost, steps 1 and 3.)"""
+    text = read_log(site, logs(site, site.services.db), site_secrets(site))
+    return Logs(text=text, lines={site.services.db: len(text.splitlines())})
 
 
 @look("Read the logs of web, db and nginx")
@@ -153,13 +156,22 @@ def service_logs(site: Site, found: Services) -> Logs:
     """
     secrets = site_secrets(site)
     if found.docker_answers:
-        texts = {service: _log_of(site, logs(site, service)) for service in site.services.all()}
+        texts = {service: read_log(site, logs(site, service), secrets) for service in site.services.all()}
     else:
-        texts = {"docker": _log_of(site, docker.journal())}
+        texts = {"docker": read_log(site, docker.journal(), secrets)}
     return Logs(
-        text="\n\n".join(f"--- {service}\n{mask(text, secrets)}" for service, text in texts.items()),
+        text="\n\n".join(f"--- {service}\n{text}" for service, text in texts.items()),
         lines={service: len(text.splitlines()) for service, text in texts.items()},
     )
+
+
+def read_log(site: Site, command: Command, secrets: frozenset[str]) -> str:
+    """What a command prints of a log, or why it does not; secrets masked."""
+    try:
+        output = ssh.run(site.host, command)
+    except CommandError as error:
+        return f"(no log: {error.what})"
+    return mask(output.stdout + output.stderr, secrets)
 
 
 def site_secrets(site: Site) -> frozenset[str]:
@@ -225,6 +237,17 @@ def restart_services(site: Site, attempt: int = 1) -> Plan:
     )
 
 
+@act("Restart the database", gate="restart")
+def restart_database(site: Site) -> Plan:
+    """Restart the database alone. (Database Connection Lost, step 2.)"""
+    return Plan(
+        what="Restart the database",
+        where=site.host.address,
+        commands=(docker.ping(), restart(site, site.services.db)),
+        cost="Transactions under way are lost; what was committed is not.",
+    )
+
+
 @act("Delete unused Docker data", gate="prune", patience=15, by=("site",))
 def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     """Free disk space. What the prune took of the site's own stopped containers is created again.
@@ -243,12 +266,27 @@ def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     )
 
 
-def _log_of(site: Site, command: Command) -> str:
+def _services(site: Site, *wanted: str) -> Services:
     try:
-        output = ssh.run(site.host, command)
-    except CommandError as error:
-        return f"(no log: {error.what})"
-    return output.stdout + output.stderr
+        named = ssh.run(site.host, config_services(site)).stdout.split()
+        unknown = [service for service in site.services.all() if service not in named]
+        if unknown:
+            raise ConfigError(
+                f"{site.folder}/{site.compose_file} on {site.host.address} has no service {', '.join(unknown)}; "
+                f"it has {', '.join(sorted(named))}.",
+                "Correct [services] in the site file.",
+            )
+        containers = parse_ps(ssh.run(site.host, ps(site, *wanted)).stdout)
+    except CommandTimedOut as error:
+        return Services(silent=error.what)
+    except CommandFailed as error:
+        cause = explain(site, error)
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        return Services(silent=cause.what)
+    there = {container.service for container in containers}
+    missing = [service for service in wanted or site.services.all() if service not in there]
+    return Services(containers=containers, missing=missing)
 
 
 def _lines(text: str) -> list[str]:
