@@ -1,0 +1,32 @@
+"""The practice shop in a unit test's PostgreSQL: `live`, and a copy of it as a restored backup would be."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from tests.postgres_server import PostgresServer
+
+SITE = Path(__file__).parents[1] / "lab/site"
+
+
+def make(postgres: PostgresServer, sales: int = 2000) -> None:
+    """Seed the databases `shop_live` and `shop_beside` alike."""
+    postgres.create("shop_live", (SITE / "ferreteria/db/init/schema.sql").read_text())
+    dsn = f"host={postgres.folder} port={postgres.port} user=ferreteria_user dbname=shop_live"
+    seed = (SITE / "seed.sql").read_bytes()
+    postgres.run("psql", "-q", "-X", "-v", f"sales={sales}", "-d", dsn, "-f", "-", input=seed, env={**os.environ})
+    copy(postgres, "shop_live", "shop_beside")
+
+
+def copy(postgres: PostgresServer, live: str, beside: str) -> None:
+    """Make an exact copy of a database that nobody uses."""
+    with postgres.connect() as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{beside}" WITH (FORCE)')
+        connection.execute(f'CREATE DATABASE "{beside}" TEMPLATE "{live}"')
+
+
+def rows(connection: Connection[Any], query: str) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    return connection.execute(query.encode()).fetchall()
