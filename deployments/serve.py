@@ -30,7 +30,7 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
         else:
             point_at_server()
         from blocks import site_file
-        from deployments import catalog, escalation, limits
+        from deployments import catalog, escalation, freshness, limits
         from tasks.ssh import load_key
 
         read = [site_file.read(path) for path in site_files]
@@ -44,9 +44,10 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
         say(f"Sites: {', '.join(sites) or 'none yet; add one with `guardia apply site.toml`'}")
         say(f"Incident records: {os.environ['GUARDIA_INCIDENTS']}")
         stop = threading.Event()
-        watcher = threading.Thread(target=escalation.watch, args=(stop,), name="escalation", daemon=True)
-        watcher.start()
-        stack.callback(watcher.join, 10)
+        for watch in (escalation.watch, freshness.watch):
+            watcher = threading.Thread(target=watch, args=(stop,), name=watch.__module__, daemon=True)
+            watcher.start()
+            stack.callback(watcher.join, 10)
         stack.callback(stop.set)
         ready = f"Ready. Prefect UI: {os.environ['PREFECT_API_URL'].removesuffix('/api')}  (Ctrl-C stops it)"
         asyncio.run(_serve(catalog.deployments(sites), lambda: say(ready)))

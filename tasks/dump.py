@@ -13,36 +13,32 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from blocks.backup_store import BackupStore
 from blocks.errors import CommandError, CommandFailed, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import backups, host, manifest, postgres, s3, sealed, ssh, timeline
+from tasks import backups, host, manifest, postgres, s3, sealed, snapshot, ssh, timeline
 from tasks.command import Command, Pipeline
 from tasks.docker import QUICK
 from tasks.manifest import Archive, Contents, Manifest
 from tasks.postgres import Server
-from tasks.progress import shown
+from tasks.progress import Report, progress
 from tasks.steps import look, once
 
-if TYPE_CHECKING:
-    from psycopg import Connection
-
-HASHERS = 2  # connections that count and hash tables while pg_dump reads them: one a core of a small VPS
 LONGEST = 6 * 3600  # seconds that a dump may take
 SPARE = 0.1  # of the file system must stay free beside a copy
-Kind = Literal["daily", "manual", "safety"]
+Kind = Literal["daily", "safety"]
 
 # --- commands -------------------------------------------------------------------------------------------------
 
 
-def pg_dump(server: Server, database: str, name: str, snapshot: str, *, level: int) -> Command:
+def pg_dump(server: Server, database: str, name: str, shown: str, *, level: int) -> Command:
     """An archive of everything in the snapshot, on standard output; the container itself ends it in time."""
     wanted = f"user={server.user} port={server.port} dbname={database} application_name={_application(name)}"
-    words = ("--format=custom", f"--compress={level}", f"--snapshot={snapshot}", "--lock-wait-timeout=60000")
+    words = ("--format=custom", f"--compress={level}", f"--snapshot={shown}", "--lock-wait-timeout=60000")
     bound = ("timeout", str(LONGEST), "pg_dump")
     return postgres.inside(server, *bound, *words, f"--dbname={wanted}", timeout=LONGEST)
 
@@ -120,12 +116,13 @@ def space(site: Site) -> Space:
     s3.check(store)
     with postgres.connect(postgres.production(site), database.name, application="guardia-look") as connection:
         manifest.refuse_inexact(connection)
-        (size,) = _one(connection, "SELECT pg_database_size(current_database())")
-    last = next((b.manifest.archive.bytes for b in backups.every(site) if b.manifest), int(size) // 4)
+        row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row is not None
+    last = next((b.manifest.archive.bytes for b in backups.every(site) if b.manifest), row[0] // 4)
     total, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, folder(site))
     needed = int(last * 1.5) + int(total * SPARE)
     return Space(
-        database_bytes=size, free=free, expected=last, compression=_compression(site),
+        database_bytes=row[0], free=free, expected=last, compression=_compression(site),
         copy_kept=store.copies > 0 and free > needed,
     )  # fmt: skip
 
@@ -152,18 +149,16 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
     server = postgres.production(site)
     path = f"{folder(site)}/{name}.dump{'.zst' if found.compression == 'zstd' else ''}"
     try:
-        with postgres.connections(server, database.name, HASHERS + 1, application=_application(name)) as connections:
-            _end_leftovers(connections[0])
-            snapshot, at = _share_snapshot(connections)
-            command = _stream(server, database.name, name, snapshot, found, f"{path}.part")
+        _end_leftovers(server, database.name)
+        with snapshot.shared(server, database.name, application=_application(name)) as state:
+            command = _stream(server, database.name, name, state.name, found, f"{path}.part")
             if found.copy_kept:
                 ssh.run(site.host, make_folder(folder(site)))
-            with ThreadPoolExecutor(1) as pool, shown(f"backup-{site.name}", f"Backup {name}") as report:
-                contents = pool.submit(manifest.take_parallel, connections)
+            with ThreadPoolExecutor(1) as pool, progress(f"backup-{site.name}", f"Backup {name}") as report:
+                contents = pool.submit(manifest.take_parallel, state.sessions)
                 archive = _upload(site, store, name, command, found, partial(_told, contents, report, found.expected))
                 taken = contents.result()
-            _one(connections[0], "SELECT 1")  # the snapshot was held to the end
-            roles = ssh.run(site.host, pg_roles(server)).stdout
+        roles = ssh.run(site.host, pg_roles(server)).stdout
         if found.copy_kept:
             ssh.run(site.host, finish_copy(path))
     except BaseException as error:
@@ -173,7 +168,7 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
         raise
     seconds = time.monotonic() - started
     done = Manifest(
-        kind=kind, site=site.name, name=name, database=database.name, snapshot_at=at, seconds=round(seconds, 2),
+        kind=kind, site=site.name, name=name, database=database.name, snapshot_at=state.at, seconds=round(seconds, 2),
         database_bytes=found.database_bytes, contents=taken, archive=archive, globals_sql=roles,
         encrypted=store.encryption_key is not None,
     )  # fmt: skip
@@ -206,9 +201,9 @@ def folder(site: Site) -> str:
     return (site.backups and site.backups.folder) or f"/var/backups/{site.name}/daily"
 
 
-def _stream(server: Server, database: str, name: str, snapshot: str, found: Space, part: str) -> Pipeline:
+def _stream(server: Server, database: str, name: str, shown: str, found: Space, part: str) -> Pipeline:
     zstd = found.compression == "zstd"
-    stages = [pg_dump(server, database, name, snapshot, level=0 if zstd else 6)]
+    stages = [pg_dump(server, database, name, shown, level=0 if zstd else 6)]
     stages += [compressor()] if zstd else []
     stages += [keep_copy(part)] if found.copy_kept else []
     return Pipeline(tuple(stages), timeout=LONGEST)
@@ -240,31 +235,20 @@ def _upload(
     )  # fmt: skip
 
 
-def _told(contents: Future[Contents], report: Callable[[float], None], expected: int, done: int) -> None:
+def _told(contents: Future[Contents], report: Report, expected: int, done: int) -> None:
     """Show the progress; give up at once if the manifest cannot be taken."""
     if contents.done() and (error := contents.exception()):
         raise error
     report(done / max(expected, 1))
 
 
-def _share_snapshot(connections: list[Connection[Any]]) -> tuple[str, datetime]:
-    """Let every connection see what the first one sees; the snapshot's name, and its moment."""
-    first, *others = connections
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-    first.execute(begin)
-    snapshot, at = _one(first, "SELECT pg_export_snapshot(), statement_timestamp()")
-    for connection in others:
-        connection.execute(begin)
-        connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-    return str(snapshot), at
-
-
-def _end_leftovers(connection: Connection[Any]) -> None:
+def _end_leftovers(server: Server, database: str) -> None:
     """End what a dump that was cut off left in the server: it would hold its snapshot for hours."""
-    connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'guardia-dump-%' "
-        "AND application_name <> current_setting('application_name') AND datname = current_database()"
-    )
+    with postgres.connect(server, database) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE starts_with(application_name, 'guardia-dump-') AND datname = current_database()"
+        )
 
 
 def _clean_up(site: Site, store: BackupStore, name: str, path: str, found: Space) -> None:
@@ -291,13 +275,6 @@ def _configured(site: Site) -> tuple[BackupStore, Any]:
 
 def _application(name: str) -> str:
     return f"guardia-dump-{name}"
-
-
-def _one(connection: Connection[Any], query: str) -> Any:
-    with postgres.errors("the database"):
-        row = connection.execute(query).fetchone()
-    assert row is not None
-    return row
 
 
 def _mb(size: int) -> str:

@@ -10,7 +10,7 @@ Report = Callable[[float], None]
 
 
 @contextmanager
-def shown(key: str, what: str) -> Iterator[Report]:
+def progress(key: str, what: str) -> Iterator[Report]:
     """Yield a function that takes the fraction done, 0 to 1, and shows it as a progress artifact called `key`."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 

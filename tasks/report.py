@@ -70,6 +70,11 @@ def message(template: Literal["initial", "update", "resolution", "approval"], ca
     return mask(_templates().get_template(f"{template}.txt").render(case=case, **words)).strip() + "\n"
 
 
+def letter(**words: Any) -> str:
+    """The letter to the owner of one affected tenant."""
+    return str(_templates().get_template("letter.txt").render(**words)).strip() + "\n"
+
+
 def markdown(case: Case, entries: Sequence[Entry], secrets: frozenset[str] = frozenset()) -> str:
     """The incident's record: facts, timeline, commands, checklist, evidence; secrets masked."""
     shown = [_masked(entry, secrets) for entry in entries]

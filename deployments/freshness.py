@@ -1,0 +1,55 @@
+"""Alarm when the newest backup is older than the site promises, or cannot be seen: no data is an alarm too.
+
+Jobs tell of their own failures; this tells of jobs that never ran. Serves the guide's "Backup Failed".
+"""
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+
+from blocks import site_file
+from blocks.errors import GuardiaError
+from blocks.site import Site
+from tasks import backups, notify
+
+EVERY = 600.0  # seconds between two looks
+AGAIN = timedelta(hours=24)  # an alarm that lasts is repeated
+log = logging.getLogger("guardia.freshness")
+
+
+def watch(stop: threading.Event) -> None:
+    """Look every ten minutes until told to stop; a site that cannot be looked at does not keep the others waiting."""
+    told: dict[str, datetime] = {}
+    while not stop.wait(EVERY):
+        for name in site_file.names():
+            try:
+                look_at(site_file.load(name), told, datetime.now(UTC))
+            except Exception:
+                log.exception("The age of %s's backups cannot be told; it is tried again in %s s", name, EVERY)
+
+
+def look_at(site: Site, told: dict[str, datetime], now: datetime) -> None:
+    """Tell the primary on-call, once a day, if the backups of a site are too old or cannot be seen."""
+    problem = stale(site, now) if site.backups else ""
+    if not problem:
+        told.pop(site.name, None)
+    elif now - told.get(site.name, now - AGAIN) >= AGAIN:
+        told[site.name] = now
+        body = f"{problem}\n\nStart the playbook: guardia respond backup-failed --site {site.name}\n"
+        notify.tell(site, [site.on_call.primary], f"ALARM - backups of {site.name} are too old", body, "alarm")
+
+
+def stale(site: Site, now: datetime) -> str:
+    """What is wrong with the age of the backups, or nothing."""
+    assert site.backups is not None
+    try:
+        found = [backup.manifest for backup in backups.every(site) if backup.manifest is not None]
+    except GuardiaError as error:
+        return f"The backups of {site.name} cannot be seen: {error}"
+    if not found:
+        return f"{site.name} has no backup at all."
+    age = now - max(manifest.snapshot_at for manifest in found)
+    if age <= timedelta(hours=site.backups.rpo):
+        return ""
+    hours = age.total_seconds() / 3600
+    return f"The newest backup of {site.name} is {hours:.0f} h old; promised are at most {site.backups.rpo} h."

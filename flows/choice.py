@@ -1,0 +1,104 @@
+"""The choice of how to get data back: what is damaged, what each backup would cost, and a form for the answer."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from blocks.errors import ConfigError
+from flows.approval import Answered, ask
+from flows.backup_steps import age
+from flows.incident import Incident
+from tasks import timeline
+from tasks.backups import Backups
+from tasks.command import Plan
+from tasks.damage import Damage
+from tasks.loss import How
+
+
+class Wanted(BaseModel):
+    """What may be said when the playbook is started, so that it need not ask."""
+
+    backup: str = Field(default="", description="Restore this backup, as `guardia backups` lists it; empty: ask.")
+    how: Literal["ask", "whole restore", "rescue"] = Field(
+        default="ask",
+        description="`whole restore` puts the backup in the live database's place, which is kept. `rescue` puts only "
+        "missing rows back.",
+    )
+    tables: list[str] = Field(default=[], description="For a rescue: only these tables; none: all damaged ones.")
+    tenants: list[str] = Field(default=[], description="For a rescue: only these tenants; none: all affected ones.")
+    changed_rows: bool = Field(default=False, description="For a rescue: put rows that were changed back, too.")
+
+
+class Choice(Answered):
+    """How to get the data back. The exact plan of a whole restore or a rescue is asked about once more."""
+
+    decision: Literal["whole restore", "rescue", "refuse"] = Field(
+        description="`whole restore`: the backup takes the live database's place, which is kept. `rescue`: only rows "
+        "that are missing are put back. `refuse`, or no answer: the site goes on with the data as it is."
+    )
+    backup: str = Field(description="Which backup; another than the one compared is restored and compared first.")
+    tables: list[str] = Field(default=[], description="For a rescue: only these tables; none: all damaged ones.")
+    tenants: list[str] = Field(default=[], description="For a rescue: only these tenants; none: all affected ones.")
+    changed_rows: bool = Field(default=False, description="For a rescue: put rows that were changed back, too.")
+
+
+class Chosen(BaseModel):
+    """What was chosen, by a form or when the playbook was started."""
+
+    how: How
+    backup: str
+    tables: list[str] = []
+    tenants: list[str] = []
+    changed_rows: bool = False
+
+
+def choose(incident: Incident, found: Backups, compared: str, damage: Damage | None, wanted: Wanted) -> Chosen:
+    """Ask how to get the data back, unless that was said at the start.
+
+    `compared` is the backup that `damage` compares with. Raises Refused, and ConfigError for a backup that is not
+    there.
+    """
+    run = timeline.current()
+    if wanted.how != "ask" or (run is not None and run.planning):
+        how: How = "whole restore" if wanted.how == "ask" else wanted.how
+        said = wanted.model_dump(include={"tables", "tenants", "changed_rows"})
+        return Chosen(how=how, backup=wanted.backup or compared, **said)
+    assert damage is not None
+    answer = ask(incident, "choose", _plan(incident, found, compared, damage), Choice, backup=compared)
+    if answer.backup not in found.names:
+        raise ConfigError(f"There is no backup {answer.backup!r}.", f"There are: {', '.join(found.names)}.")
+    assert answer.decision != "refuse"
+    said = answer.model_dump(include={"backup", "tables", "tenants", "changed_rows"})
+    return Chosen(how=answer.decision, **said)
+
+
+def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> Plan:
+    """What the form shows. Moments, not ages: the same facts must make the same plan after the answer."""
+    return Plan(
+        what="Get the data back",
+        where=incident.site.host.address,
+        commands=(),
+        cost="The web service is stopped until you choose. Nothing is changed by choosing: the exact plan is asked "
+        "about once more.",
+        facts=(
+            f"against {compared}: {damage.summary}",
+            *(line for line in damage.text.splitlines()[:40]),
+            *(_candidate(name, found, compared, damage) for name in found.names[:12]),
+        ),
+    )
+
+
+def _candidate(name: str, found: Backups, compared: str, damage: Damage) -> str:
+    backup = found.get(name)
+    assert backup.manifest is not None
+    proof = backup.proof
+    proven = f"proven, RTO {proof.restore_seconds:.0f} s" if proof and proof.verdict == "proven" else "NOT proven"
+    before = age((damage.at - backup.manifest.snapshot_at).total_seconds())
+    new = sum(table.new for table in damage.tables)
+    changed = sum(table.changed for table in damage.tables)
+    loses = (
+        f"a whole restore loses {new:,} new and the live state of {changed:,} changed rows"
+        if name == compared
+        else "what it would lose is counted before you are asked again"
+    )
+    return f"backup {name}: {proven}, {before} before the stop; {loses}"

@@ -1,0 +1,65 @@
+"""Data Loss / Corruption (P1): users report missing data, queries return what they should not, integrity is violated.
+
+1. Stop all writes at once: `docker compose stop web`.
+2. Assess the damage: the guide's queries for recent data, and the last proven backup restored beside the live
+   database and compared with it: per table, rows missing, changed and new, and the tenants whose they are.
+3. Identify the last known good backup: all are listed with proof, age, measured restore time and what each would cost.
+4. Restore (a person chooses how, and approves the exact plan). A whole restore goes into a new database, is compared
+   with its manifest, and is swapped in by rename after a safety backup; the live one is kept, and `guardia
+   undo-restore` swaps back. A rescue puts only missing or changed rows back, in one transaction.
+5. Verify: the site's invariants; write the loss down; draft a letter to each affected tenant (a person approves).
+6. Resume service: `docker compose start web`, and look at it from outside.
+
+Whatever fails before the swap leaves the live database as it was, and the web service is started again.
+"""
+
+from blocks.site import Site
+from flows.backup_steps import back_up
+from flows.choice import Chosen, Wanted, choose
+from flows.incident import Incident, Outcome
+from flows.playbook import carry_out, playbook, service_stopped
+from tasks import backups, host, http, loss, recover
+from tasks.loss import Loss
+
+
+@playbook("Data Loss / Corruption", "P1", wants=Wanted)
+def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
+    """Get lost or corrupted data back."""
+    incident.announce(f"data is missing or wrong; {http.verify(site).impact}")
+    host.reach(site)
+    found = backups.listed(site)
+    last = wanted.backup or found.last_proven
+    with service_stopped(incident):  # 1
+        recover.recent(site)  # 2
+        recover.restore_beside(site, last)
+        damage = incident.planned_or(recover.assess, site, last)
+        chosen = choose(incident, found, last, damage, wanted)  # 3
+        cost = rescue(incident, chosen, last) if chosen.how == "rescue" else restore(incident, chosen)  # 4
+        recover.check(site)  # 5
+    if not http.recovery(site, site.recovery_timeout).recovered:  # 6
+        return incident.unresolved()
+    carry_out(incident, loss.write_to_tenants, cost)
+    return incident.resolved(cost.summary)
+
+
+def restore(incident: Incident, chosen: Chosen) -> Loss:
+    """Swap the chosen backup in, after a safety backup of the live database."""
+    site = incident.site
+    recover.restore_beside(site, chosen.backup)
+    safety = back_up(site, "safety")
+    damage = recover.assess(site, chosen.backup)
+    cost = recover.lost(site, chosen.backup, "whole restore", damage)
+    carry_out(incident, recover.swap_in, chosen.backup, cost, safety)
+    return cost
+
+
+def rescue(incident: Incident, chosen: Chosen, last: str) -> Loss:
+    """Put back what is missing, after a safety backup of the live database."""
+    site = incident.site
+    recover.restore_beside(site, chosen.backup)
+    damage = recover.assess(site, chosen.backup)
+    rows = recover.rescuable(site, damage, chosen.tables, chosen.tenants, chosen.changed_rows)
+    back_up(site, "safety")
+    carry_out(incident, recover.put_back, damage, rows)
+    recover.drop_beside(site, chosen.backup)
+    return recover.lost(site, chosen.backup, "rescue", damage)

@@ -1,0 +1,130 @@
+"""What a restore or a rescue gave back and what it cost, tenant by tenant, and the letter that says so.
+
+Serves the guide's "Contact affected tenants" and "Document data loss".
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel
+
+from blocks.site import Site
+from tasks import notify, report
+from tasks.command import Plan
+from tasks.damage import Damage
+from tasks.steps import act
+
+How = Literal["whole restore", "rescue"]
+NOBODYS = ""  # the key of rows that belong to no tenant
+
+
+class Share(BaseModel):
+    """Rows of one tenant by table: those that came back, and those that are no longer in the live database."""
+
+    tenant: str
+    name: str
+    email: str = ""
+    back: dict[str, int] = {}
+    lost: dict[str, int] = {}
+
+    @property
+    def words(self) -> str:
+        """One line for a plan or a record."""
+        back, lost = (f"{sum(rows.values()):,} rows" for rows in (self.back, self.lost))
+        return f"{self.name}: {back} come back, {lost} are lost"
+
+
+class Loss(BaseModel):
+    """All shares, the largest loss first; `kept` says where the lost rows still are."""
+
+    how: How
+    backup: str
+    at: datetime
+    shares: list[Share]
+    kept: str
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        back = sum(sum(share.back.values()) for share in self.shares)
+        lost = sum(sum(share.lost.values()) for share in self.shares)
+        return f"{self.how} from {self.backup}: {back:,} rows back, {lost:,} rows lost of {len(self.shares)} tenants"
+
+    @property
+    def text(self) -> str:
+        """Evidence: what exactly, and where what was lost still is."""
+        return "\n".join([*(_lines(share) for share in self.shares), self.kept])
+
+
+def of(damage: Damage, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:
+    """What a whole restore of the backup, or a rescue of all its rows, gives back and costs.
+
+    `owners` are (tenant key, name, e-mail). A whole restore takes away what is only in the live database, and the
+    live version of rows that differ; a rescue takes nothing away.
+    """
+    known = {key: (name, email) for key, name, email in owners}
+    back: dict[str, dict[str, int]] = {}
+    lost: dict[str, dict[str, int]] = {}
+    for table in damage.tables:
+        for tenant, (missing, changed, new) in table.by_tenant.items():
+            _add(back, tenant, table.table, missing + changed)
+            if how == "whole restore":
+                _add(lost, tenant, table.table, changed + new)
+    shares = [
+        Share(
+            tenant=key,
+            name=known.get(key, (damage.tenants.get(key, key), ""))[0] or "no tenant's",
+            email=known.get(key, ("", ""))[1],
+            back=back.get(key, {}),
+            lost=lost.get(key, {}),
+        )  # fmt: skip
+        for key in {*back, *lost}
+    ]
+    shares.sort(key=lambda share: (-sum(share.lost.values()), -sum(share.back.values()), share.name))
+    return Loss(how=how, backup=backup, at=damage.at, shares=shares, kept=kept)
+
+
+def letters(site: Site, loss: Loss) -> list[tuple[Share, str]]:
+    """The drafted letter to the owner of each affected tenant that has an address."""
+    return [
+        (share, report.letter(site=site, share=share, loss=loss))
+        for share in loss.shares
+        if share.tenant != NOBODYS and share.email
+    ]
+
+
+def _write(_: Plan, site: Site, loss: Loss) -> str:
+    failed = []
+    for share, text in letters(site, loss):
+        problem = notify.deliver(site, share.email, f"Your data at {site.url}", text)
+        notify.note(share.name, share.email, "Your data", problem, text, "letter")
+        failed += [share.name] if problem else []
+    sent = len(letters(site, loss)) - len(failed)
+    return f"{sent} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")
+
+
+@act("Write to the affected tenants", gate="notify", do=_write)
+def write_to_tenants(site: Site, loss: Loss) -> Plan:
+    """A letter to each affected tenant's owner with what exactly was lost or restored. (Data Loss, step 5.)"""
+    drafts = letters(site, loss)
+    example = drafts[0][1] if drafts else ""
+    return Plan(
+        what=f"Write to the owners of {len(drafts)} affected tenants",
+        where=str(site.mailbox.host if site.mailbox else "no mailbox"),
+        commands=(),
+        cost="A letter cannot be taken back.",
+        facts=(*(f"{share.email}: {share.words}" for share, _ in drafts), f"the first letter:\n\n{example}"),
+    )
+
+
+def _add(rows: dict[str, dict[str, int]], tenant: str, table: str, count: int) -> None:
+    if count:
+        rows.setdefault(tenant, {})[table] = count
+
+
+def _lines(share: Share) -> str:
+    def words(rows: dict[str, int]) -> str:
+        return ", ".join(f"{table} {count:,}" for table, count in sorted(rows.items())) or "nothing"
+
+    return f"{share.name}: back {words(share.back)}; lost {words(share.lost)}"

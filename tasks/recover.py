@@ -1,0 +1,257 @@
+"""The steps of getting data back: look at the damage beside the live database, put rows back or swap databases.
+
+Serves the guide's "Data Loss / Corruption", steps 2 to 5. Live rows are never overwritten by a restore: it goes into a
+new database, and the live one is kept under another name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from blocks.database import Database, queries
+from blocks.errors import BadBackup, CommandFailed, ConfigError
+from blocks.site import Site
+from tasks import backups, cluster, damage, loss, manifest, postgres, rescue, restore, snapshot, swap, timeline
+from tasks.command import Plan, Statement
+from tasks.damage import Damage
+from tasks.loss import How, Loss
+from tasks.postgres import Server
+from tasks.progress import progress
+from tasks.rescue import Rescue
+from tasks.steps import act, look
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+# --- looks ----------------------------------------------------------------------------------------------------
+
+
+class Recent(BaseModel):
+    """What the guide's queries for recent data show."""
+
+    text: str
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        return f"{len(self.text.splitlines())} lines"
+
+
+class Checked(BaseModel):
+    """The site's invariants by name, with the rows that violate each."""
+
+    violations: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all hold."""
+        return not any(self.violations.values())
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        broken = [f"{name}: {rows:,} rows violate it" for name, rows in self.violations.items() if rows]
+        return "; ".join(broken) or f"all {len(self.violations)} invariants hold"
+
+
+@look("Look at recent data")
+def recent(site: Site) -> Recent:
+    """The guide's two queries. (Data Loss / Corruption, step 2.)"""
+    with _live(site) as (_, connection, database):
+        return Recent(text=damage.recent(connection, database.recent))
+
+
+@look("Compare the live database with the backup", kept=True)
+def assess(site: Site, name: str) -> Damage:
+    """Per table, rows missing, changed and new, by primary key, and the tenants whose they are, by name.
+
+    In plan mode nothing was restored, so there is nothing to compare with. (Data Loss / Corruption, step 2.)
+    """
+    if _planning():
+        raise ConfigError("Nothing is restored in plan mode, so there is nothing to compare with.")
+    with _live(site) as (server, live, database), postgres.connect(server, beside(site, name)) as restored:
+        with progress(f"compare-{site.name}", f"Compare with {name}") as report:
+            return damage.compare(live, restored, database.tenants, report)
+
+
+@look("List what a rescue would put back")
+def rescuable(site: Site, found: Damage, tables: list[str], tenants: list[str], changed: bool) -> Rescue:
+    """Rows of the chosen tables and tenants (all damaged ones if none is named) that are in the backup alone.
+
+    Raises ConfigError for a table or tenant that is not among the damaged ones.
+    """
+    with _live(site) as (server, _, database), postgres.connect(server, found.beside) as restored:
+        return rescue.plan(restored, found, tables, _keys(found, tenants), database.tenants, include_changed=changed)
+
+
+@look("Say what was lost", kept=True)
+def lost(site: Site, name: str, how: How, found: Damage) -> Loss:
+    """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
+    with _live(site) as (_, live, database):
+        owners = damage.owners(live, database.tenants, list(found.tenants))
+    kept = f"What is lost is still in the database {names(site, name).kept} and in the safety backup."
+    return loss.of(found, how, name, owners, kept if how == "whole restore" else "Nothing was taken away.")
+
+
+@look("Check the data")
+def check(site: Site) -> Checked:
+    """Ask the site's invariants. (Data Loss / Corruption, step 5: check data integrity.)"""
+    with _live(site) as (_, connection, database):
+        return Checked(violations=violations(connection, database.invariants))
+
+
+def violations(connection: Connection[Any], text: str) -> dict[str, int]:
+    """How many rows violate each of the site's invariants.
+
+    Raises ConfigError, naming the query, for one that cannot be run.
+    """
+    found = {}
+    for name, query in queries(text).items():
+        try:
+            with connection.transaction():
+                connection.execute("SET TRANSACTION READ ONLY")
+                connection.execute('SET LOCAL search_path = "$user", public')
+                found[name] = connection.execute(query.encode()).rowcount
+        except connection.ProgrammingError as error:
+            raise ConfigError(f"The invariant {name!r} cannot be asked: {error}.", "Correct [database] invariants.") from error
+    return found
+
+
+# --- acts -----------------------------------------------------------------------------------------------------
+
+
+def _restore_beside(_: Plan, site: Site, name: str) -> str:
+    """Restore and compare exactly. A database of that name is one that this run has restored already."""
+    server, new = postgres.production(site), beside(site, name)
+    backup = backups.find(site, name)
+    assert backup.manifest is not None
+    with cluster.maintenance(server) as connection:
+        there = cluster.exists(connection, new)
+    seconds = 0.0
+    if not there:
+        with progress(f"restore-{site.name}", f"Restore {name} beside the live database") as report:
+            seconds = restore.restore(server, site, backup, new, report)
+    with snapshot.shared(server, new) as state:
+        differences = manifest.differences(backup.manifest.contents, manifest.take_parallel(state.sessions))
+    if differences:
+        with cluster.maintenance(server) as connection:
+            cluster.drop(connection, new)
+        raise BadBackup(f"{name} restored is not what was backed up: {'; '.join(differences[:5])}.", "Choose another.")
+    return f"restored in {seconds:.0f} s and found exact: {len(backup.manifest.contents.tables)} tables"
+
+
+@act("Restore the backup beside the live database", gate="restore", do=_restore_beside, by=("site", "name"))
+def restore_beside(site: Site, name: str) -> Plan:
+    """Into a new database, compared exactly with its manifest; nothing live is touched. (House rule 6.)"""
+    new = beside(site, name)
+    return Plan(
+        what=f"Restore {name} beside the live database",
+        where=site.host.address,
+        commands=(Statement("postgres", f'CREATE DATABASE "{new}" TEMPLATE template0'),),
+        cost="Disk space and some load. The live database is not touched.",
+    )
+
+
+def _put_back(_: Plan, site: Site, found: Damage, wanted: Rescue) -> str:
+    with _live(site) as (server, live, database), postgres.connect(server, found.beside) as restored:
+        done = rescue.put_back(live, restored, found, wanted, database.tenants)
+    return done.summary
+
+
+@act("Put rows back", gate="restore", do=_put_back, by=("site", "wanted"))
+def put_back(site: Site, found: Damage, wanted: Rescue) -> Plan:
+    """Only rows that are missing or, if chosen, changed; in one transaction, triggers not fired, nothing newer touched."""
+    assert site.database is not None
+    return Plan(
+        what="Put rows back from the backup",
+        where=f"{site.database.name} on {site.host.address}",
+        commands=tuple(Statement(site.database.name, sql) for sql in wanted.statements),
+        cost="Nothing that is in the live database is overwritten, but for the rows named as changed.",
+        facts=tuple(wanted.text.splitlines()),
+    )
+
+
+def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str) -> str:
+    del cost, safety
+    server, them = postgres.production(site), names(site, name)
+    if not swap.done(server, them):
+        with postgres.connect(server, them.new) as restored:
+            damage.forget(restored)
+    seconds = swap.swap(server, them)
+    return f"{them.live} is the restored database since {seconds:.2f} s; the one before is kept as {them.kept}"
+
+
+@act("Put the restored database in the live one's place", gate="restore", do=_swap_in, by=("site", "name"))
+def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
+    """Rename both databases in one transaction; the live one is kept. (House rule 6.)"""
+    them = names(site, name)
+    return Plan(
+        what=f"Put {name}, restored as {them.new}, in the place of {them.live}",
+        where=site.host.address,
+        commands=tuple(Statement("postgres", sql) for sql in swap.statements(them)),
+        cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
+        facts=(f"safety backup: {safety}", *(share.words for share in cost.shares)),
+    )
+
+
+def _drop_beside(_: Plan, site: Site, name: str) -> str:
+    server, new = postgres.production(site), beside(site, name)
+    with cluster.maintenance(server) as connection:
+        cluster.drop(connection, new)
+    return f"dropped {new}"
+
+
+@act("Remove the database that was restored beside", gate="restore", do=_drop_beside, by=("site", "name"))
+def drop_beside(site: Site, name: str) -> Plan:
+    """Give the disk space back; the backup is where it was."""
+    new = beside(site, name)
+    return Plan(
+        what=f"Remove {new}",
+        where=site.host.address,
+        commands=(Statement("postgres", f'DROP DATABASE IF EXISTS "{new}" WITH (FORCE)'),),
+        cost="Nothing: it was restored from the backup for comparison.",
+    )
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+def names(site: Site, name: str) -> swap.Names:
+    """The live database, the one that this run restores from the backup, and what the live one becomes."""
+    run = timeline.current()
+    assert site.database is not None
+    mark = f"{backups.compact(name)}_{str(run.id)[:6] if run else 'none'}"
+    return swap.names(site.database.name, mark)
+
+
+def beside(site: Site, name: str) -> str:
+    """The database that this run restores a backup into."""
+    return names(site, name).new
+
+
+def _keys(found: Damage, wanted: list[str]) -> list[str]:
+    """Tenants by key, given by key or name."""
+    by_name = {name: key for key, name in found.tenants.items()}
+    unknown = [word for word in wanted if word not in found.tenants and word not in by_name]
+    if unknown:
+        known = ", ".join(found.tenants.values()) or "none"
+        raise ConfigError(f"{', '.join(unknown)} is not among the affected tenants.", f"Affected: {known}.")
+    return [word if word in found.tenants else by_name[word] for word in wanted]
+
+
+@contextmanager
+def _live(site: Site) -> Iterator[tuple[Server, Connection[Any], Database]]:
+    if site.database is None:
+        raise ConfigError(f"{site.name} has no [database] in its site file.", "See docs/site-file.md.")
+    server = postgres.production(site)
+    with postgres.connect(server, site.database.name) as connection:
+        yield server, connection, site.database
+
+
+def _planning() -> bool:
+    run = timeline.current()
+    return run is not None and run.planning
