@@ -19,10 +19,15 @@ from blocks.site import Site
 from flows.daily_backup import daily_backup
 from flows.data_corruption import data_corruption
 from flows.site_down import site_down
+from flows.undo_restore import undo_restore
 from flows.verify_backup import verify_backup
 
 NAME = "guardia"  # every deployment is FLOW/guardia
-PLAYBOOKS: dict[str, Flow[..., Any]] = {"site-down": site_down, "data-corruption": data_corruption}
+PLAYBOOKS: dict[str, Flow[..., Any]] = {
+    "site-down": site_down,
+    "data-corruption": data_corruption,
+    "undo-restore": undo_restore,
+}
 JOBS: dict[str, Flow[..., Any]] = {"daily-backup": daily_backup, "verify-backup": verify_backup}
 
 

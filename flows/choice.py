@@ -52,7 +52,7 @@ class Chosen(BaseModel):
     changed_rows: bool = False
 
 
-def choose(incident: Incident, found: Backups, compared: str, damage: Damage | None, wanted: Wanted) -> Chosen:
+def choose(incident: Incident, found: Backups, compared: str, damage: Damage, wanted: Wanted) -> Chosen:
     """Ask how to get the data back, unless that was said at the start.
 
     `compared` is the backup that `damage` compares with. Raises Refused, and ConfigError for a backup that is not
@@ -63,7 +63,6 @@ def choose(incident: Incident, found: Backups, compared: str, damage: Damage | N
         how: How = "whole restore" if wanted.how == "ask" else wanted.how
         said = wanted.model_dump(include={"tables", "tenants", "changed_rows"})
         return Chosen(how=how, backup=wanted.backup or compared, **said)
-    assert damage is not None
     answer = ask(incident, "choose", _plan(incident, found, compared, damage), Choice, backup=compared)
     if answer.backup not in found.names:
         raise ConfigError(f"There is no backup {answer.backup!r}.", f"There are: {', '.join(found.names)}.")

@@ -32,7 +32,7 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
     with service_stopped(incident):  # 1
         recover.recent(site)  # 2
         recover.restore_beside(site, last)
-        damage = incident.planned_or(recover.assess, site, last)
+        damage = recover.assess(site, last)
         chosen = choose(incident, found, last, damage, wanted)  # 3
         cost = rescue(incident, chosen, last) if chosen.how == "rescue" else restore(incident, chosen)  # 4
         recover.check(site)  # 5

@@ -55,38 +55,44 @@ class Incident:
         self.site = site
         self.case = case_of(claim, site)
 
-    def announce(self, impact: str) -> None:
+    def announce(self, impact: str, affected: str = "All users") -> None:
         """Send the guide's initial notification, once, with what users notice as the impact."""
-        if _planning():
+        if timeline.planning():
             return
+        self.case.affected = affected
         self.case.impact = _announce(self.site, self.case, impact)
 
     def update(self, status: Status, note: str = "", *, more: bool = True) -> None:
         """Send the guide's update."""
-        if not _planning():
+        if not timeline.planning():
             words = {"status": status, "note": note, "more": more}
             self._tell("update", f"INCIDENT UPDATE - {self.case.severity}: {_name(self.case)}", words)
 
     def well_again(self, seen: Outside) -> Outcome:
         """The site is healthy at the start: a false alarm, or healed while an approval was awaited."""
+        return self.nothing_to_do(f"The site is healthy from outside: {seen.summary}")
+
+    def nothing_to_do(self, seen: str) -> Outcome:
+        """All is well at the start: a false alarm, or put right while an approval was awaited."""
         if any(entry.kind == "act" for entry in self._entries()):
             return self.resolved("it came back after what was done before the approval")
         if any(entry.kind == "message" for entry in self._entries()):
             return self.resolved("it came back by itself")
-        return Outcome(kind="false alarm", summary=f"The site is healthy from outside: {seen.summary}")
+        return Outcome(kind="false alarm", summary=seen)
+
+    def count(self, act: str) -> int:
+        """How many times an act of this title was done in this run."""
+        return sum(entry.kind == "act" and entry.ok and entry.what == act for entry in self._entries())
 
     def resolved(self, how: str) -> Outcome:
         """Healthy from outside several times in a row, thanks to `how`."""
         return Outcome(kind="resolved", summary=how, root_cause=f"not yet analysed; {how}")
 
-    def unresolved(self) -> Outcome:
+    def unresolved(self, why: str = "Everything that the playbook knows was tried.") -> Outcome:
         """The playbook is at its end and the site is still down."""
-        if _planning():
+        if timeline.planning():
             return Outcome(kind="planned", summary="Nothing was changed: this is what the playbook would do.")
-        return Outcome(
-            kind="unresolved",
-            summary="Everything that the playbook knows was tried, and the site is still not healthy.",
-        )
+        return Outcome(kind="unresolved", summary=f"The site is still not healthy. {why}")
 
     def close(self, outcome: Outcome) -> None:
         """Tell people how it ended, write the record, publish it, and let the next alert open a new incident."""
@@ -109,7 +115,7 @@ class Incident:
         """Show the record so far as an artifact of the run."""
         key = (
             f"plan-{self.case.site}-{self.case.playbook}"
-            if _planning()
+            if timeline.planning()
             else artifact_key(self.case.site, self.case.playbook)
         )
         create_markdown_artifact(
@@ -235,11 +241,6 @@ def _lives(client: SyncPrefectClient, run_id: UUID) -> bool:
     except ObjectNotFound:
         return False
     return state is not None and not state.is_final()
-
-
-def _planning() -> bool:
-    run = timeline.current()
-    return run is not None and run.planning
 
 
 def _name(what: Claim | Case) -> str:

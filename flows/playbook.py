@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve, note_answers
 from flows.incident import Claim, Incident, Outcome, claim
-from tasks import http, quiet, timeline
+from tasks import compose, http, quiet, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
@@ -92,6 +93,28 @@ def take_parameters(respond: Callable[..., Any], wants: type[BaseModel] | None) 
     indent = " " * 16
     lines = [f"{indent}{name}: {field.description}" for name, field in fields.items()]
     respond.__doc__ = "\n".join([(respond.__doc__ or "").rstrip(), *lines, indent])
+
+
+def carry_out(incident: Incident, act: Act[Any], *inputs: Any) -> None:
+    """Ask if it must be asked, and do the act once; raises what it failed with, or Refused."""
+    approve(incident, act, incident.site, *inputs)
+    act(incident.site, *inputs)
+
+
+@contextmanager
+def service_stopped(incident: Incident) -> Iterator[None]:
+    """Stop the web service for the block, and start it after it: also when the block failed or was refused.
+
+    A retry of a run that had started the service again stops it once more.
+    """
+    failed_before = incident.count(compose.start_web_again.title)
+    carry_out(incident, compose.stop_web, failed_before + 1)
+    try:
+        yield
+    except GuardiaError:
+        compose.start_web_again(incident.site, failed_before + 1)
+        raise
+    compose.start_web(incident.site)
 
 
 def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:

@@ -248,6 +248,40 @@ def restart_database(site: Site) -> Plan:
     )
 
 
+@act("Stop the web service", gate="stop_web")
+def stop_web(site: Site, attempt: int = 1) -> Plan:
+    """Stop all writes. (Data Loss / Corruption, step 1.)"""
+    del attempt
+    return Plan(
+        what="Stop the web service",
+        where=site.host.address,
+        commands=(stop(site, site.services.web),),
+        cost="Users see an error page until it is started again.",
+    )
+
+
+@act("Start the web service", gate="restart")
+def start_web(site: Site) -> Plan:
+    """Resume service. (Data Loss / Corruption, step 6.)"""
+    return _start_web(site)
+
+
+@act("Start the web service again as it was", gate="restart")
+def start_web_again(site: Site, attempt: int = 1) -> Plan:
+    """Resume service after a restore that was refused or failed; the data is as it was found."""
+    del attempt
+    return _start_web(site)
+
+
+def _start_web(site: Site) -> Plan:
+    return Plan(
+        what="Start the web service",
+        where=site.host.address,
+        commands=(start(site, site.services.web),),
+        cost="None.",
+    )
+
+
 @act("Delete unused Docker data", gate="prune", patience=15, by=("site",))
 def prune_leftovers(site: Site, found: Leftovers) -> Plan:
     """Free disk space. What the prune took of the site's own stopped containers is created again.

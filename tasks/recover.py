@@ -58,6 +58,17 @@ class Checked(BaseModel):
         return "; ".join(broken) or f"all {len(self.violations)} invariants hold"
 
 
+class SetAside(BaseModel):
+    """The database that the last restore set aside."""
+
+    names: swap.Names
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        return self.names.old
+
+
 @look("Look at recent data")
 def recent(site: Site) -> Recent:
     """The guide's two queries. (Data Loss / Corruption, step 2.)"""
@@ -69,16 +80,16 @@ def recent(site: Site) -> Recent:
 def assess(site: Site, name: str) -> Damage:
     """Per table, rows missing, changed and new, by primary key, and the tenants whose they are, by name.
 
-    In plan mode nothing was restored, so there is nothing to compare with. (Data Loss / Corruption, step 2.)
+    In plan mode nothing was restored, and nothing is compared. (Data Loss / Corruption, step 2.)
     """
-    if _planning():
-        raise ConfigError("Nothing is restored in plan mode, so there is nothing to compare with.")
+    if timeline.planning():
+        return damage.nothing(site.name)
     with _live(site) as (server, live, database), postgres.connect(server, beside(site, name)) as restored:
         with progress(f"compare-{site.name}", f"Compare with {name}") as report:
             return damage.compare(live, restored, database.tenants, report)
 
 
-@look("List what a rescue would put back")
+@look("List what a rescue would put back", kept=True)
 def rescuable(site: Site, found: Damage, tables: list[str], tenants: list[str], changed: bool) -> Rescue:
     """Rows of the chosen tables and tenants (all damaged ones if none is named) that are in the backup alone.
 
@@ -93,8 +104,19 @@ def lost(site: Site, name: str, how: How, found: Damage) -> Loss:
     """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
     with _live(site) as (_, live, database):
         owners = damage.owners(live, database.tenants, list(found.tenants))
-    kept = f"What is lost is still in the database {names(site, name).kept} and in the safety backup."
+    kept = f"What is lost is still in the database {names(site, name).old} and in the safety backup."
     return loss.of(found, how, name, owners, kept if how == "whole restore" else "Nothing was taken away.")
+
+
+@look("Find the database that the last restore set aside", kept=True)
+def set_aside(site: Site) -> SetAside:
+    """Raises ConfigError if there is none."""
+    assert site.database is not None
+    live = site.database.name
+    olds = [name for name in swap.kept(postgres.production(site), live) if "_old_" in name]
+    if not olds:
+        raise ConfigError(f"No restore has set a database of {site.name} aside.", "There is nothing to undo.")
+    return SetAside(names=swap.names(live, olds[-1].rpartition("_old_")[2]))
 
 
 @look("Check the data")
@@ -178,11 +200,14 @@ def put_back(site: Site, found: Damage, wanted: Rescue) -> Plan:
 def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str) -> str:
     del cost, safety
     server, them = postgres.production(site), names(site, name)
-    if not swap.done(server, them):
+    with cluster.maintenance(server) as connection:
+        there = cluster.exists(connection, them.new)
+    if there:
         with postgres.connect(server, them.new) as restored:
             damage.forget(restored)
-    seconds = swap.swap(server, them)
-    return f"{them.live} is the restored database since {seconds:.2f} s; the one before is kept as {them.kept}"
+    done = swap.swap(server, them)
+    how = f"in {done.seconds:.2f} s, ending {done.ended} sessions" if done else "as was found to be done already"
+    return f"{them.live} is now the restored database, {how}; the one before is kept as {them.old}"
 
 
 @act("Put the restored database in the live one's place", gate="restore", do=_swap_in, by=("site", "name"))
@@ -192,9 +217,29 @@ def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
     return Plan(
         what=f"Put {name}, restored as {them.new}, in the place of {them.live}",
         where=site.host.address,
-        commands=tuple(Statement("postgres", sql) for sql in swap.statements(them)),
+        commands=swap.statements(them.live, them.new, them.old),
         cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
         facts=(f"safety backup: {safety}", *(share.words for share in cost.shares)),
+    )
+
+
+def _swap_back(_: Plan, site: Site, aside: SetAside, safety: str) -> str:
+    del safety
+    done = swap.undo(postgres.production(site), aside.names)
+    how = f"in {done.seconds:.2f} s, ending {done.ended} sessions" if done else "as was found to be done already"
+    return f"{aside.names.live} is again what it was, {how}; what was restored is kept as {aside.names.undone}"
+
+
+@act("Put the database of before the restore back", gate="restore", do=_swap_back, by=("site",))
+def swap_back(site: Site, aside: SetAside, safety: str) -> Plan:
+    """Undo the last restore by the reverse renames; the restored database is kept."""
+    live, _, old, undone = aside.names
+    return Plan(
+        what=f"Put {old} back in the place of {live}",
+        where=site.host.address,
+        commands=swap.statements(live, old, undone),
+        cost=f"What was written since the restore is no longer live; it is kept in {undone} and in the safety backup.",
+        facts=(f"safety backup: {safety}",),
     )
 
 
@@ -224,8 +269,8 @@ def names(site: Site, name: str) -> swap.Names:
     """The live database, the one that this run restores from the backup, and what the live one becomes."""
     run = timeline.current()
     assert site.database is not None
-    mark = f"{backups.compact(name)}_{str(run.id)[:6] if run else 'none'}"
-    return swap.names(site.database.name, mark)
+    began = run.id.hex[:12] if run else ""  # Prefect numbers runs by time, so the newest comes last by name
+    return swap.names(site.database.name, f"{began}_{name.lower().replace('-', '')}")
 
 
 def beside(site: Site, name: str) -> str:
@@ -250,8 +295,3 @@ def _live(site: Site) -> Iterator[tuple[Server, Connection[Any], Database]]:
     server = postgres.production(site)
     with postgres.connect(server, site.database.name) as connection:
         yield server, connection, site.database
-
-
-def _planning() -> bool:
-    run = timeline.current()
-    return run is not None and run.planning

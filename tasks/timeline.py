@@ -64,6 +64,11 @@ def current() -> Run | None:
     return _current.get()
 
 
+def planning() -> bool:
+    """Whether the current run only plans: nothing may be changed or sent."""
+    return (run := current()) is not None and run.planning
+
+
 def begin(run: Run) -> None:
     """Make this the current run: its steps record on its timeline."""
     _current.set(run)
