@@ -9,7 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.damage import COMPOSE, fill_disk, restart, run_away, script, signal
+from tests.lab.damage import (
+    CHANGE_OWNER,
+    RETURN_OWNER,
+    SPOIL_CONTROL_FILE,
+    delete_sales,
+    fill_disk,
+    fill_disk_by_wal,
+    kept,
+    put_back,
+    restart,
+    run_away,
+    script,
+    signal,
+    statement,
+    truncate_heap,
+)
+from tests.lab.database import COMPOSE
 from tests.lab.home import LabError
 from tests.lab.vps import PracticeVps, wait_healthy
 
@@ -142,6 +158,69 @@ FAULTS: dict[str, Fault] = {
             "timeout",
             script("iptables -t raw -I PREROUTING -i eth0 -j DROP"),
             script("iptables -t raw -F PREROUTING"),
+        ),
+        Fault(
+            "db-killed",
+            "PostgreSQL's first process is killed; Docker starts it again, and it recovers.",
+            "healthy",
+            script("kill -9 $(docker inspect -f '{{.State.Pid}}' ferreteria_db_prod)"),
+            restart("db"),
+        ),
+        Fault(
+            "tenant-sales-deleted",
+            "Everything that one tenant ever sold is deleted, with the payments, the ledger and the stock's moves.",
+            "healthy",
+            kept("tenant-sales-deleted", delete_sales),
+            put_back("tenant-sales-deleted"),
+        ),
+        Fault(
+            "column-overwritten",
+            "An UPDATE without WHERE gave every product of every tenant the same price.",
+            "healthy",
+            kept("column-overwritten", statement("UPDATE product SET price = 9.99")),
+            put_back("column-overwritten"),
+        ),
+        Fault(
+            "table-dropped",
+            "The table of payments is dropped, and the ledger's foreign key with it.",
+            "healthy",
+            kept("table-dropped", statement("DROP TABLE sale_payment CASCADE")),
+            put_back("table-dropped"),
+        ),
+        Fault(
+            "heap-truncated",
+            "Two thirds of the file of the table of sales are cut off: the server runs, and reads what is left.",
+            "healthy",
+            kept("heap-truncated", truncate_heap),
+            put_back("heap-truncated"),
+        ),
+        Fault(
+            "cluster-corrupted",
+            "The database's control file is damaged: the server refuses to start, again and again.",
+            "500",
+            kept("cluster-corrupted", SPOIL_CONTROL_FILE),
+            put_back("cluster-corrupted"),
+        ),
+        Fault(
+            "volume-owner",
+            "The database's files belong to another user, and its service does not start as root.",
+            "500",
+            CHANGE_OWNER,
+            RETURN_OWNER,
+        ),
+        Fault(
+            "disk-full-by-wal",
+            "A replica that nobody misses holds back PostgreSQL's log until it fills the disk: the server stops.",
+            "500",
+            kept("disk-full-by-wal", fill_disk_by_wal),
+            put_back("disk-full-by-wal", "docker rm -f old-import || true"),
+        ),
+        Fault(
+            "web-cron-gone",
+            "The line that starts the site's own backup is commented out.",
+            "healthy",
+            script("sed -i '/backup_db.sh/s/^/# /' /etc/cron.d/ferreteria"),
+            script("sed -i '/backup_db.sh/s/^[# ]*//' /etc/cron.d/ferreteria"),
         ),
     )
 }

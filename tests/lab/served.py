@@ -1,5 +1,6 @@
 """Guardia itself, served for a practice VPS as an operator would: a site file, `guardia up`, its REST API."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,15 +10,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
 from tests.lab.home import LabError
 from tests.lab.machine import free_ports
+from tests.lab.site import invariants
 from tests.lab.vps import PracticeVps
 
 SITE = "tandil"
+TIMEZONE = "America/Argentina/Buenos_Aires"
+
+
+class Store(Protocol):
+    """A bucket, as `seaweed` gives it and a proxy before it does."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def secret(self) -> str: ...
+    @property
+    def bucket(self) -> str: ...
 
 
 def env_prod(name: str) -> str:
@@ -120,11 +136,20 @@ class Guardia:
         return response.raise_for_status().json() if response.content else None
 
 
-def site_file(vps: PracticeVps, folder: Path, **settings: str) -> Path:
-    """Write the site file of a practice VPS; `settings` are lines to put at its top, as key = TOML text."""
+def site_file(vps: PracticeVps, folder: Path, *, store: Store | None = None, **settings: str) -> Path:
+    """Write the site file of a practice VPS; `settings` are lines to put into it, as key = TOML text.
+
+    A key goes to the top, or with the name of a section before it (`gates_restart`, `backups_copies`) into that.
+    With a store there are a database, backups, the site's own scripts and drills, else none of them.
+    """
     ca = folder / "ca.pem"
     ca.write_text(vps.ca_file.read_text())
-    top = {"healthy_in_a_row": "3", "recovery_timeout": "45", "reboot_timeout": "180"} | settings
+    sections = _sections(folder, store) | {"gates": {}}
+    top = {"healthy_in_a_row": "3", "recovery_timeout": "45", "reboot_timeout": "180"}
+    top |= {"timezone": f'"{TIMEZONE}"'} if store else {}
+    for key, value in settings.items():
+        section = next((name for name in sections if key.startswith(f"{name}_")), None)
+        (sections[section] if section else top)[key.removeprefix(f"{section}_")] = value
     path = folder / "site.toml"
     path.write_text(
         f'''name = "{SITE}"
@@ -133,7 +158,7 @@ address = "127.0.0.1"                                # what DNS would say
 ca_certificates = {{ file = "{ca}" }}
 controls = ["http://127.0.0.1:{vps.control_port}/"]  # what is up when the internet is
 folder = "/root/ferreteria"
-{chr(10).join(f"{key} = {value}" for key, value in top.items() if not key.startswith("gates"))}
+{_lines(top)}
 
 [host]
 address = "127.0.0.1"
@@ -155,21 +180,59 @@ password = {{ env = "GUARDIA_SMTP_PASSWORD" }}
 sender = "guardia@ferreteria.test"
 verify_certificate = false                           # the practice mail server signs its own
 
-[gates]
-{chr(10).join(f"{key.removeprefix('gates_')} = {value}" for key, value in top.items() if key.startswith("gates"))}
-''',
+{chr(10).join(f"[{name}]{chr(10)}{_lines(lines)}{chr(10)}" for name, lines in sections.items())}''',
         encoding="utf-8",
     )
     return path
 
 
+def _lines(settings: Mapping[str, str]) -> str:
+    return "\n".join(f"{key} = {value}" for key, value in settings.items())
+
+
+def _sections(folder: Path, store: Store | None) -> dict[str, dict[str, str]]:
+    """What backups need, as on the machine; each folder has a prefix of its own in the bucket."""
+    if store is None:
+        return {}
+    cron = (Path(__file__).parent / "site" / "cron").read_text().splitlines()
+    return {
+        "database": {
+            "name": f'"{env_prod("POSTGRES_DB")}"',
+            "user": f'"{env_prod("POSTGRES_USER")}"',
+            "password": '{ env = "GUARDIA_DB_PASSWORD" }',
+            "invariants": f'{{ file = "{invariants.FILE}" }}',
+        },
+        "backups": {
+            "endpoint": f'"{store.endpoint}"',
+            "bucket": f'"{store.bucket}"',
+            "prefix": f'"{folder.name}"',
+            "addressing": '"path"',
+            "access_key_id": f'"{store.key}"',
+            "secret_access_key": '{ env = "GUARDIA_S3_SECRET" }',
+        },
+        "own_scripts": {
+            "script": '"/root/ferreteria/infra/backups/backup_db.sh"',
+            "log": '"/var/log/ferreteria_backup.log"',
+            "cron_file": '"/etc/cron.d/ferreteria"',
+            "cron_line": json.dumps(next(line for line in cron if "backup_db.sh" in line)),
+        },
+        "drill": {"memory": "256"},
+    }
+
+
 @contextmanager
 def served(
-    vps: PracticeVps, folder: Path, port: int | None = None, records: Path | None = None, **settings: str
+    vps: PracticeVps,
+    folder: Path,
+    port: int | None = None,
+    records: Path | None = None,
+    *,
+    store: Store | None = None,
+    **settings: str,
 ) -> Iterator[Guardia]:
     """Run `guardia up` for a practice VPS until the block ends; all it makes is in `folder`, the records in `records`.
 
-    Raises LabError with its log if it does not get ready.
+    `store` and `settings` are those of `site_file`. Raises LabError with its log if it does not get ready.
     """
     port = port or free_ports(("api",))["api"]
     environment = {
@@ -177,9 +240,11 @@ def served(
         "GUARDIA_HOME": str(folder / "home"),
         "GUARDIA_INCIDENTS": str(records or folder / "incidents"),
         "GUARDIA_SMTP_PASSWORD": env_prod("SMTP_PASSWORD"),
+        "GUARDIA_DB_PASSWORD": env_prod("POSTGRES_PASSWORD"),
+        **({"GUARDIA_S3_SECRET": store.secret} if store else {}),
         "COLUMNS": "200",
     }
-    site = site_file(vps, folder, **settings)
+    site = site_file(vps, folder, store=store, **settings)
     argv = [str(Path(sys.executable).parent / "guardia"), "up", "--site-file", str(site), "--port", str(port)]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(argv, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)

@@ -5,14 +5,20 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab import faults
+from tests.lab import database, faults
 from tests.lab.conftest import ssh
-from tests.lab.damage import COMPOSE
+from tests.lab.database import COMPOSE, DATA
 from tests.lab.home import LabError
 from tests.lab.outside import Seen, see
 from tests.lab.vps import PracticeVps, wait_healthy
 
 pytestmark = pytest.mark.lab
+
+
+ROWS = """
+    SELECT sum(hashtextextended(s::text, 0)::numeric) FROM sale s UNION ALL
+    SELECT sum(hashtextextended(p::text, 0)::numeric) FROM sale_payment p UNION ALL
+    SELECT sum(hashtextextended(p::text, 0)::numeric) FROM product p"""  # changes with any row of the three
 
 
 def shows(symptom: str, seen: Seen) -> bool:
@@ -50,7 +56,26 @@ def wait_for(what: str, so: Callable[[], bool], seconds: float = 40) -> None:
     pytest.fail(f"{what}: not after {seconds} s")
 
 
-@pytest.mark.parametrize("name", faults.FAULTS)
+# What each fault does to the data: a query, and its answer while the site is healthy and while it is broken.
+DAMAGE = {
+    "tenant-sales-deleted": (
+        "SELECT count(*), count(*) FILTER (WHERE tenant_id = 3) FROM sale",
+        "100000|4984",
+        "95016|0",
+    ),
+    "column-overwritten": ("SELECT count(DISTINCT price) > 100, count(*) FROM product", "t|1200", "f|1200"),
+    "table-dropped": ("SELECT to_regclass('sale_payment')", "sale_payment", ""),
+    "heap-truncated": ("SELECT count(*) > 50000 FROM sale", "t", "f"),
+}
+# What the log of a database that will not start says.
+LAST_WORDS = {
+    "cluster-corrupted": "incorrect checksum in control file",
+    "volume-owner": "Permission denied",
+    "disk-full-by-wal": "No space left on device",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in {*DAMAGE, *LAST_WORDS}])
 def test_a_fault_shows_outside_as_it_says_and_heals(vps: PracticeVps, name: str) -> None:
     faults.inject(vps, name)
     watch(vps, faults.FAULTS[name].symptom)
@@ -58,6 +83,51 @@ def test_a_fault_shows_outside_as_it_says_and_heals(vps: PracticeVps, name: str)
     faults.heal(vps)
     assert faults.injected(vps) == []
     assert ssh(vps, "true").returncode == 0
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_data_looks_healthy_outside_and_healing_brings_every_row_back(vps: PracticeVps, name: str) -> None:
+    query, whole, damaged = DAMAGE[name]
+    assert database.sql(vps, query) == whole
+    before = database.sql(vps, ROWS)
+    faults.inject(vps, name)
+    watch(vps, faults.FAULTS[name].symptom)
+    assert database.sql(vps, query) == damaged
+    faults.heal(vps)
+    assert database.sql(vps, ROWS) == before
+
+
+@pytest.mark.parametrize("name", LAST_WORDS)
+def test_a_database_that_will_not_start_says_why_and_no_restart_cures_it(vps: PracticeVps, name: str) -> None:
+    before = database.sql(vps, ROWS)
+    faults.inject(vps, name)
+    watch(vps, faults.FAULTS[name].symptom)
+    ssh(vps, f"{COMPOSE} restart db", timeout=60)
+    wait_for("its last words", lambda: LAST_WORDS[name] in vps.shell(f"docker logs --tail 20 {database.DB} 2>&1"))
+    watch(vps, faults.FAULTS[name].symptom, times=5)
+    faults.heal(vps)
+    assert database.sql(vps, ROWS) == before
+
+
+def test_ownership_given_back_cures_a_volume_of_another_user(vps: PracticeVps) -> None:
+    faults.inject(vps, "volume-owner")
+    watch(vps, "500")
+    assert ssh(vps, f"chown -R {database.OWNER} {DATA}").returncode == 0
+    wait_healthy(vps, 60)  # Docker goes on trying
+
+
+def test_space_lets_a_database_start_that_its_log_has_stopped_and_dropping_the_slot_frees_the_disk(
+    vps: PracticeVps,
+) -> None:
+    faults.inject(vps, "disk-full-by-wal")
+    watch(vps, "500")
+    ssh(vps, "docker rm old-import", timeout=60)
+    wait_healthy(vps, 60)
+    log_size = "SELECT sum(size) / 1000000 FROM pg_ls_waldir()"
+    held = float(database.sql(vps, log_size))
+    database.sql(vps, "SELECT pg_drop_replication_slot('forgotten_replica')")
+    vps.shell(f"docker exec {database.DB} psql -q -U ferreteria_user -d ferreteria_db -c CHECKPOINT")
+    assert float(database.sql(vps, log_size)) < held - 200
 
 
 @pytest.mark.parametrize("name", ["web-stopped", "web-hung", "nginx-broken", "all-stopped", "memory-runaway"])

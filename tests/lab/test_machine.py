@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.lab.conftest import ssh
-from tests.lab.damage import COMPOSE
+from tests.lab.database import COMPOSE
 from tests.lab.home import LabError
 from tests.lab.test_faults import wait_for
 from tests.lab.vps import PracticeVps, down, find, names, up, wait_healthy
