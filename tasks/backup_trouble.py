@@ -1,0 +1,69 @@
+"""What went wrong with the backups, in words, from everything that knows of them.
+
+Serves the guide's "Backup Failed", step 1.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import BaseModel
+
+from blocks.errors import GuardiaError
+from blocks.site import Site
+from tasks import backups
+from tasks.backups import Backup
+from tasks.cron import Own
+from tasks.schedule import Jobs
+from tasks.steps import look
+
+
+class Trouble(BaseModel):
+    """Each thing that is wrong, in a sentence."""
+
+    findings: list[str] = []
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.findings
+
+    @property
+    def summary(self) -> str:
+        """All of it."""
+        return "; ".join(self.findings) or "The backups are in order."
+
+
+@look("Say what went wrong with the backups")
+def found(site: Site, own: Own, jobs: Jobs) -> Trouble:
+    """The bucket, Guardia's own jobs and the site's script together. (Backup Failed, step 1.)"""
+    if site.backups is None:
+        return Trouble(findings=[f"{site.name} has no [backups] in its site file", *own.problems])
+    try:
+        there = backups.every(site)
+    except GuardiaError as error:
+        return Trouble(findings=[f"the bucket cannot be read: {error}", *_of_jobs(jobs, None), *own.problems])
+    newest = next((backup for backup in there if backup.manifest is not None), None)
+    stale = _of_bucket(newest, datetime.now(UTC), timedelta(hours=site.backups.rpo))
+    damaged = [f"{backup.name} cannot be used: {backup.problem}" for backup in there if backup.problem]
+    return Trouble(findings=[*stale, *damaged, *_of_jobs(jobs, newest), *own.problems])
+
+
+def _of_bucket(newest: Backup | None, now: datetime, promised: timedelta) -> list[str]:
+    if newest is None or newest.manifest is None:
+        return ["there is no backup in the bucket"]
+    age = now - newest.manifest.snapshot_at
+    old = [f"the newest backup is {age.total_seconds() / 3600:.0f} h old"] if age > promised else []
+    bad = newest.proof is not None and newest.proof.verdict == "bad"
+    return old + ([f"{newest.name} is a bad backup"] if bad else [])
+
+
+def _of_jobs(jobs: Jobs, newest: Backup | None) -> list[str]:
+    """Schedules that are off, and failures that no later backup or proof has made good."""
+    good = newest.manifest.snapshot_at if newest and newest.manifest else None
+    proven = newest.proof.at if newest and newest.proof and newest.proof.verdict == "proven" else None
+    since = {"daily-backup": good, "verify-backup": proven}
+    failed = [run for run in jobs.last if not run.ok and not ((made := since[run.job]) and made > run.at)]
+    return [
+        *(f"{job} has no schedule: start `guardia up` again" for job in jobs.missing),
+        *(f"the schedule of {job} is paused" for job in jobs.paused),
+        *(f"the last run of {run.job} ended as {run.words}" for run in failed),
+    ]
