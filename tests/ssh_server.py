@@ -1,6 +1,7 @@
 """A real SSH server on loopback. It runs each command line with `sh -c` in a folder where stubs are the only programs.
 
 A stub writes down the arguments it got and says what the test wants; what runs is on PATH, and nothing else is.
+Connections are forwarded to what really listens here.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ from typing import Any, Self
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_RESOURCE_SHORTAGE, OPEN_SUCCEEDED
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_FAILED_RESOURCE_SHORTAGE,
+    OPEN_SUCCEEDED,
+)
 
 from blocks.host import Host
 from tests.sample import private_key
 
-REAL = ("cat", "env", "head", "sleep", "timeout", "touch")
+REAL = ("bash", "cat", "env", "head", "sleep", "timeout", "touch", "wc")
 _RECORD = """#!/bin/sh
 printf '%s\\0' "$#" "$@" >> {calls}
 {script}
@@ -43,6 +51,7 @@ class SshServer:
         (folder / "host_key").write_bytes(key)
         self.key = paramiko.Ed25519Key(filename=str(folder / "host_key"))
         self.connections = 0
+        self.forwards = True  # as `AllowTcpForwarding` says
         self.lines: list[str] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         self._transports: list[paramiko.Transport] = []
@@ -117,18 +126,18 @@ class SshServer:
             with suppress(paramiko.SSHException, EOFError, OSError):
                 transport.start_server(event=threading.Event(), server=self._sessions[-1])
                 self.connections += 1
+                threading.Thread(target=self._sessions[-1].forward, args=(transport,), daemon=True).start()
 
     def serve(self, channel: paramiko.Channel, line: str) -> None:
         """Run a command line, as sshd does, with both streams on their way at the same time."""
         self.lines.append(line)
-        with suppress(OSError):
-            channel.settimeout(5)
-            channel.recv(1)  # the client closes its side once it has read that the command was accepted
         process = subprocess.Popen(
-            ["/bin/sh", "-c", line], cwd=self.work, env={"PATH": str(self._bin)}, stdin=subprocess.DEVNULL,
+            ["/bin/sh", "-c", line], cwd=self.work, env={"PATH": str(self._bin)}, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self.processes.append(process)
+        accepted = threading.Event()
+        threading.Thread(target=_input, args=(channel, process.stdin, accepted), daemon=True).start()
         pumps = [
             threading.Thread(target=_pump, args=(process.stdout, channel.sendall), daemon=True),
             threading.Thread(target=_pump, args=(process.stderr, channel.sendall_stderr), daemon=True),
@@ -138,6 +147,7 @@ class SshServer:
         for pump in pumps:
             pump.join()
         status = process.wait()
+        accepted.wait(1)
         with suppress(paramiko.SSHException, EOFError, OSError):
             if status >= 0:
                 channel.send_exit_status(status)
@@ -147,6 +157,7 @@ class SshServer:
 class _Session(paramiko.ServerInterface):
     def __init__(self, server: SshServer) -> None:
         self._server, self.wedged = server, False
+        self._forwarded: dict[int, socket.socket] = {}
         authorized = server.folder / "authorized"
         authorized.write_text(private_key())
         self._authorized = paramiko.Ed25519Key(filename=str(authorized))
@@ -163,6 +174,45 @@ class _Session(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         threading.Thread(target=self._server.serve, args=(channel, command.decode()), daemon=True).start()
         return True
+
+    def check_channel_direct_tcpip_request(self, chanid: int, origin: object, destination: tuple[str, int]) -> int:
+        if not self._server.forwards:
+            return OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        try:
+            self._forwarded[chanid] = socket.create_connection(destination, 5)
+        except OSError:
+            return OPEN_FAILED_CONNECT_FAILED
+        return OPEN_SUCCEEDED
+
+    def forward(self, transport: paramiko.Transport) -> None:
+        """Copy what is forwarded, both ways, as long as the connection lives."""
+        while transport.is_active():
+            channel = transport.accept(0.5)
+            there = self._forwarded.pop(channel.get_id(), None) if channel else None
+            if channel and there:
+                there.settimeout(None)
+                for receive, send in ((channel.recv, there.sendall), (there.recv, channel.sendall)):
+                    threading.Thread(target=_copy, args=(receive, send, channel, there), daemon=True).start()
+
+
+def _copy(receive: Any, send: Any, channel: paramiko.Channel, there: socket.socket) -> None:
+    with suppress(paramiko.SSHException, EOFError, OSError):
+        while chunk := receive(65536):
+            send(chunk)
+    with suppress(OSError):
+        there.shutdown(socket.SHUT_RDWR)
+    there.close()
+    channel.close()
+
+
+def _input(channel: paramiko.Channel, stdin: Any, accepted: threading.Event) -> None:
+    """Copy standard input, which comes once the client has read that the command was accepted."""
+    with suppress(paramiko.SSHException, EOFError, OSError), stdin:
+        while chunk := channel.recv(65536):
+            accepted.set()
+            stdin.write(chunk)
+            stdin.flush()
+    accepted.set()
 
 
 def _pump(source: Any, send: Any) -> None:
