@@ -45,8 +45,8 @@ def exists(connection: Connection[Any], name: str) -> bool:
 
 
 def named(connection: Connection[Any], prefix: str) -> list[str]:
-    """The databases whose names begin so, in order."""
-    query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) ORDER BY datname"
+    """The databases whose names begin so, in the order in which they were made."""
+    query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) ORDER BY oid"
     return [row[0] for row in connection.execute(query, [prefix])]
 
 

@@ -179,13 +179,16 @@ def _compare(connection: Connection[Any], file: OwnFile, expected: dict[str, int
     """Every row that the file holds must be in its table."""
     from psycopg import sql
 
+    query = (
+        "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = %s::regclass"
+    )
     for table, rows in expected.items():
-        row = connection.execute("SELECT to_regclass(%s)::text", [table]).fetchone()
-        name = row[0] if row else None
-        count = connection.execute(sql.SQL(f"SELECT count(*) FROM ONLY {name}")).fetchone() if name else None
-        if count is None or count[0] != rows:
-            there = f"{count[0]:,}" if count else "no table"
-            raise BadBackup(f"{file.name} restored has {there} for {table}, {rows:,} rows expected.")
+        name = connection.execute(query, [table]).fetchone()
+        assert name is not None
+        count = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(*name))
+        (found,) = connection.execute(count).fetchone() or (0,)
+        if found != rows:
+            raise BadBackup(f"{file.name} restored has {found:,} rows in {table}, {rows:,} expected.")
 
 
 def _disown(connection: Connection[Any], role: str, owner: str) -> None:

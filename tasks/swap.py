@@ -94,10 +94,10 @@ def undo_statements(names: Names) -> list[str]:
 
 
 def kept(server: Server, live: str) -> list[Names]:
-    """The swaps that can be undone, newest last: those whose kept database is still there."""
+    """The swaps whose kept database is still there, newest last: what is live now was made after what it replaced."""
     start = names(live, "").kept
     with maintenance(server) as connection:
-        return sorted(names(live, old.removeprefix(start)) for old in cluster.named(connection, start))
+        return [names(live, old.removeprefix(start)) for old in cluster.named(connection, start)]
 
 
 # --- how ------------------------------------------------------------------------------------------------------
