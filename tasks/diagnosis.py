@@ -90,7 +90,7 @@ def cause(log: str, *, well: bool, free: int | None, wrong: list[str]) -> Cause:
     or mode.
     """
     lines = recent(log)
-    signs = [(kind, line) for line in lines for kind, words in _SIGNS.items() if re.search(words, line)]
+    signs = [(kind, line) for line in lines if (kind := _sign(line))]
     last = re.findall(_PHASES, "\n".join(lines))[-1:]
     if last == ["ready to accept connections"] or (not last and well):
         damaged = [line for kind, line in signs if kind == "corrupted"]
@@ -104,6 +104,11 @@ def cause(log: str, *, well: bool, free: int | None, wrong: list[str]) -> Cause:
         return Cause(kind="wrong permissions", lines=wrong)
     told = [line for line in lines if re.search(r"FATAL|PANIC|[Ee]rror", line)]
     return Cause(kind="unknown", lines=(told or lines)[-5:])
+
+
+def _sign(line: str) -> Kind | None:
+    """The reason that a line gives counts more than the file that it was met at, so the order is as written."""
+    return next((kind for kind, words in _SIGNS.items() if re.search(words, line)), None)
 
 
 def recent(log: str) -> list[str]:

@@ -17,7 +17,7 @@ from tasks.docker import QUICK, Leftovers
 from tasks.steps import act, look
 
 JOURNAL = "16M"  # what stays of the system's journal
-WAL_SHARE = 5  # a log that takes a fifth of the disk is kept by something
+WAL_SHARE = 10  # a log that takes a tenth of the disk is kept by something
 PATIENCE = 120  # seconds that the database may take to recover
 DROP_SLOT = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {} AND NOT active"
 

@@ -92,7 +92,7 @@ def newest_proven(site: Site) -> Choice:
 def _aside(site: Site, path: str) -> str:
     """Where the old folder goes: with the backups if that is the same file system, else beside itself."""
     run = timeline.current()
-    name, backup_root = str(run.id)[:8] if run else "guardia", "/var/backups"
+    name, backup_root = str(run.id) if run else "guardia", "/var/backups"
     try:
         first, second = ssh.run(site.host, same_place(path, backup_root)).stdout.split()
     except CommandError:
@@ -157,7 +157,7 @@ def _begin_anew(site: Site, found: Choice) -> tuple[Command, ...]:
 
 def _there(site: Site, path: str) -> bool:
     try:
-        ssh.run(site.host, is_there(path))
+        ssh.run(site.host, is_there(path), quiet=True)
     except CommandError:
         return False
     return True

@@ -6,18 +6,20 @@ Serves the guide's "Database Connection Lost", step 4: check volume permissions.
 import json
 import re
 import time
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel
 
-from blocks.errors import CommandFailed, ConfigError
+from blocks.errors import CommandFailed, ConfigError, DatabaseUnreachable
 from blocks.site import Site
 from tasks import compose, postgres, ssh
 from tasks.command import Command, Plan
 from tasks.docker import QUICK
 from tasks.steps import act, look
 
+ENOUGH = 2  # looks in a row that find the database well, a second apart
 SHOWN = 10  # files that a plan names
 _FORMAT = (  # what is asked of a container: no more of its environment than the one word that is wanted
     '{"mounts": {{json .Mounts}}, "user": {{json .Config.User}}, "pgdata": '
@@ -155,14 +157,25 @@ def give_back(site: Site, found: Wrong) -> Plan:
 
 
 def wait_until_serving(site: Site, patience: int) -> float:
-    """Seconds until the database's container is well three looks in a row. Raises CommandFailed if it never is."""
+    """Seconds until the database is well for Docker and takes connections. Raises CommandFailed if it never is."""
     started, in_a_row = time.monotonic(), 0
     while time.monotonic() - started < patience:
-        containers = compose.parse_ps(ssh.run(site.host, compose.ps(site, site.services.db), quiet=True).stdout)
-        in_a_row = in_a_row + 1 if containers and all(container.ok for container in containers) else 0
-        if in_a_row == 3:
+        in_a_row = in_a_row + 1 if _serves(site) else 0
+        if in_a_row == ENOUGH:
             return time.monotonic() - started
         time.sleep(1)
     raise CommandFailed(
         f"{site.services.db} on {site.host.address} did not get ready within {patience} s.", "See its log."
     )
+
+
+def _serves(site: Site) -> bool:
+    """A health check that asks the socket is content while a new cluster is still being made, so it is not enough."""
+    containers = compose.parse_ps(ssh.run(site.host, compose.ps(site, site.services.db), quiet=True).stdout)
+    if not containers or not all(container.ok for container in containers):
+        return False
+    if site.database is None:
+        return True
+    with suppress(DatabaseUnreachable), postgres.connect(postgres.production(site), site.database.name):
+        return True
+    return False
