@@ -75,6 +75,7 @@ class TableDamage(_Part):
 
     table: str
     key: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()  # columns, in the order in which a row is hashed
     missing: int = 0
     changed: int = 0
     new: int = 0
@@ -259,7 +260,7 @@ def _compare_table(live: _Side, beside: _Side, title: str) -> TableDamage | None
     if now is None or then is None:
         return _one_sided(live, beside, title)
     columns, key, note = common(now, then), key_of(now, then), _schema_note(now, then)
-    found = TableDamage(table=title, key=key, note=note)
+    found = TableDamage(table=title, key=key, compared=columns, note=note)
     with ThreadPoolExecutor(2) as pool:  # a processor each
         one = pool.submit(_total, live.connection, now, columns)
         if one.result() == _total(beside.connection, then, columns):

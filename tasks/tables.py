@@ -82,6 +82,13 @@ class Table:
     key: dict[str, str] = field(hash=False)
 
     @property
+    def target(self) -> Composable:
+        """What stands after INSERT INTO."""
+        from psycopg.sql import Identifier
+
+        return Identifier(self.schema, self.name)
+
+    @property
     def source(self) -> Composed:
         """What stands after FROM: the table without those that inherit from it, which are tables of their own."""
         from psycopg.sql import SQL, Identifier
