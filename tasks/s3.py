@@ -1,0 +1,344 @@
+"""Speak to an S3 bucket, Amazon's or a compatible one.
+
+An upload is whole or does not exist: it is completed only when what it is read from has ended well, and aborted on
+anything else. No more than three parts are in memory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import hashlib
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from blocks.backup_store import BackupStore
+from blocks.errors import BadBackup, GuardiaError, StoreError, StoreRefused, StoreUnreachable
+from tasks.streams import Read, fill
+
+ATTEMPTS = 5  # for each request
+SMALL = 64 << 20  # bytes that an object read into memory may have
+CHUNK = 1 << 20  # bytes of a download that are handed on at a time
+MOST_PARTS = 10_000  # that S3 allows
+_IN_FLIGHT = 2  # parts of an upload on the way while the next one is read
+
+_clients: dict[tuple[str, ...], Any] = {}
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What is in the bucket now: bytes, and their SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object: its key, bytes, and when it was written."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+def upload(store: BackupStore, key: str, read: Read) -> Uploaded:
+    """Store what is read until its true end, under object lock if the store has it.
+
+    Raises StoreUnreachable or StoreRefused, or what `read` raised; then nothing is stored.
+    """
+    size = store.part_size << 20
+    digest, total = hashlib.sha256(), 0
+
+    def part() -> bytes:
+        nonlocal total
+        data = fill(read, size)
+        digest.update(data)
+        total += len(data)
+        return data
+
+    first = part()
+    if len(first) < size:
+        put(store, key, first, locked=True)
+    else:
+        _multipart(store, key, first, part, lambda: total)
+    return Uploaded(total, digest.hexdigest())
+
+
+def put(store: BackupStore, key: str, data: bytes, *, locked: bool = False) -> None:
+    """Store a small object, replacing one that is there; `locked`: under object lock if the store has it."""
+    lock = _lock(store) if locked else {}
+    with _errors(store, key):
+        client(store).put_object(Bucket=store.bucket, Key=key, Body=data, **_md5(store, data), **lock)
+    _expect(store, key, len(data))
+
+
+def get(store: BackupStore, key: str, limit: int = SMALL) -> bytes:
+    """A small object. Raises BadBackup if it is not there or is larger than `limit` bytes."""
+    data = bytearray()
+    for chunk in stream(store, key):
+        data += chunk
+        if len(data) > limit:
+            raise BadBackup(f"{_place(store, key)} has more than {limit} bytes.", "It is not what Guardia wrote there.")
+    return bytes(data)
+
+
+def stream(store: BackupStore, key: str) -> Iterator[bytes]:
+    """An object's bytes, in pieces; a download that breaks goes on where it broke.
+
+    Raises BadBackup if it is not there or was replaced meanwhile.
+    """
+    done, tag, broken = 0, "", 0
+    while True:
+        wanted = {"Range": f"bytes={done}-", "IfMatch": tag} if done else {}
+        with _errors(store, key):
+            answer = client(store).get_object(Bucket=store.bucket, Key=key, **wanted)
+        tag = answer["ETag"]
+        pieces = answer["Body"].iter_chunks(CHUNK)
+        while True:
+            try:
+                with _errors(store, key):
+                    piece = next(pieces, b"")
+            except StoreUnreachable:
+                broken += 1
+                if broken >= ATTEMPTS or not done:
+                    raise
+                break
+            if not piece:
+                return
+            done += len(piece)
+            yield piece
+
+
+def keys(store: BackupStore, prefix: str) -> list[Object]:
+    """All objects whose key begins with the prefix."""
+    with _errors(store, prefix):
+        pages = client(store).get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=prefix)
+        return [Object(o["Key"], o["Size"], o["LastModified"]) for page in pages for o in page.get("Contents", [])]
+
+
+def delete(store: BackupStore, keys: Iterable[str]) -> None:
+    """Delete objects, in this order; one that is not there is no error. In a versioned bucket they are hidden."""
+    for key in keys:
+        with _errors(store, key):
+            client(store).delete_object(Bucket=store.bucket, Key=key)
+
+
+def locked(store: BackupStore, key: str) -> bool:
+    """Whether object lock forbids to delete it, now."""
+    with _errors(store, key):
+        until = client(store).head_object(Bucket=store.bucket, Key=key).get("ObjectLockRetainUntilDate")
+    return until is not None and until > datetime.now(UTC)
+
+
+def abandon(store: BackupStore, prefix: str, older_than: timedelta) -> int:
+    """Abort unfinished uploads that killed workers left, which cost like objects; returns how many."""
+    with _errors(store, prefix):
+        pages = client(store).get_paginator("list_multipart_uploads").paginate(Bucket=store.bucket, Prefix=prefix)
+        old = [u for page in pages for u in page.get("Uploads", []) if datetime.now(UTC) - u["Initiated"] >= older_than]
+        for left in old:
+            client(store).abort_multipart_upload(Bucket=store.bucket, Key=left["Key"], UploadId=left["UploadId"])
+    return len(old)
+
+
+def check(store: BackupStore, prefix: str = "") -> str:
+    """See that the bucket can be listed and written to, without leaving anything; returns what was seen.
+
+    Raises StoreRefused with the cure, StoreUnreachable.
+    """
+    probe = {"Bucket": store.bucket, "Key": f"{prefix}guardia-check"}
+    with _errors(store, prefix):
+        client(store).list_objects_v2(Bucket=store.bucket, Prefix=prefix, MaxKeys=1)
+        begun = client(store).create_multipart_upload(**probe)
+        client(store).abort_multipart_upload(**probe, UploadId=begun["UploadId"])
+        if store.object_lock:
+            client(store).get_object_lock_configuration(Bucket=store.bucket)
+    return f"{_place(store)} can be listed and written to" + (", and locks objects" if store.object_lock else "")
+
+
+def client(store: BackupStore) -> Any:
+    """The client of a store, one for each process."""
+    import boto3
+    from botocore.config import Config
+
+    secret = store.secret_access_key.get_secret_value()
+    known = (store.model_dump_json(exclude={"retention"}), secret)
+    if known not in _clients:
+        session = boto3.session.Session(store.access_key_id, secret, region_name=store.region)
+        _clients[known] = session.client(
+            "s3",
+            endpoint_url=str(store.endpoint) if store.endpoint else None,
+            verify=_authorities(store.ca_certificates),
+            config=Config(
+                connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                s3={"addressing_style": store.addressing}, request_checksum_calculation=store.checksums,
+                response_checksum_validation=store.checksums, tcp_keepalive=True,
+            ),
+        )  # fmt: skip
+    return _clients[known]
+
+
+# --- an upload ------------------------------------------------------------------------------------------------
+
+
+def _multipart(store: BackupStore, key: str, first: bytes, part: Callable[[], bytes], total: Callable[[], int]) -> None:
+    place = {"Bucket": store.bucket, "Key": key}
+    with _errors(store, key):
+        place["UploadId"] = client(store).create_multipart_upload(**place, **_lock(store))["UploadId"]
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        try:
+            parts = _parts(store, place, pool, first, part)
+            tag = _complete(store, place, parts)
+        except BaseException:  # an interrupt too: an unfinished upload costs, and is invisible
+            pool.shutdown(cancel_futures=True)  # a part that arrives after the abort would be left over
+            with suppress(GuardiaError), _errors(store, key):
+                client(store).abort_multipart_upload(**place)
+            raise
+    _expect(store, key, total(), tag)
+
+
+def _parts(
+    store: BackupStore, place: dict[str, str], pool: ThreadPoolExecutor, data: bytes, part: Callable[[], bytes]
+) -> list[dict[str, Any]]:
+    """Send part after part, the first of which is read already; wait for the oldest when enough are on the way."""
+    waiting: deque[Future[dict[str, Any]]] = deque()
+    sent: list[dict[str, Any]] = []
+    number = 0
+    while data:
+        number += 1
+        if number > MOST_PARTS:
+            raise StoreRefused(f"{place['Key']} needs more than {MOST_PARTS} parts.", "Raise part_size in [backups].")
+        waiting.append(pool.submit(_send, store, place, number, data))
+        if len(waiting) >= _IN_FLIGHT:
+            sent.append(waiting.popleft().result())
+        data = part()
+    return sent + [one.result() for one in waiting]
+
+
+def _send(store: BackupStore, place: dict[str, str], number: int, data: bytes) -> dict[str, Any]:
+    with _errors(store, place["Key"]):
+        answer = client(store).upload_part(**place, PartNumber=number, Body=data, **_md5(store, data))
+    return {"PartNumber": number, "ETag": answer["ETag"]}
+
+
+def _complete(store: BackupStore, place: dict[str, str], parts: list[dict[str, Any]]) -> str:
+    """Make it one object; returns its ETag.
+
+    Where the answer to a completion was lost, the client's retry finds no such upload: then the object itself tells.
+    """
+    from botocore.exceptions import ClientError
+
+    with _errors(store, place["Key"]):
+        try:
+            done = client(store).complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchUpload":
+                raise
+            tags = b"".join(bytes.fromhex(one["ETag"].strip('"')) for one in parts)
+            return f'"{hashlib.md5(tags, usedforsecurity=False).hexdigest()}-{len(parts)}"'
+    return str(done["ETag"])
+
+
+def _expect(store: BackupStore, key: str, size: int, tag: str = "") -> None:
+    """See that the bucket now has what was sent."""
+    try:
+        with _errors(store, key):
+            found = client(store).head_object(Bucket=store.bucket, Key=key)
+    except BadBackup:
+        found = {"ContentLength": "no", "ETag": ""}
+    if found["ContentLength"] != size or (tag and found["ETag"] != tag):
+        raise StoreUnreachable(
+            f"{_place(store, key)} has {found['ContentLength']} bytes where {size} were sent.",
+            "The service broke an upload that it confirmed; it is tried again.",
+        )
+
+
+def _md5(store: BackupStore, data: bytes) -> dict[str, str]:
+    """What lets the service see that the data arrived whole, where the client sends no newer checksum by itself."""
+    if store.checksums == "when_supported":
+        return {}
+    return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+
+
+def _lock(store: BackupStore) -> dict[str, Any]:
+    if not store.object_lock:
+        return {}
+    until = datetime.now(UTC) + timedelta(days=store.object_lock)
+    return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
+
+
+def _authorities(extra: str | None) -> str | None:
+    """A file with the usual certificate authorities and these, which is what the client can be given."""
+    if extra is None:
+        return None
+    import certifi
+
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
+        file.write(Path(certifi.where()).read_text() + extra)
+    atexit.register(Path(file.name).unlink, missing_ok=True)
+    return file.name
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+_CREDENTIALS = "Check access_key_id and secret_access_key in [backups]."
+_CURES = {
+    "NoSuchBucket": "Create the bucket, or put bucket and endpoint in [backups] right.",
+    "InvalidAccessKeyId": _CREDENTIALS,
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    "AuthorizationHeaderMalformed": "Check region in [backups].",
+    "PermanentRedirect": "Check region and endpoint in [backups].",
+    "ObjectLockConfigurationNotFoundError": "Make a bucket with object lock, or remove object_lock from [backups].",
+    "RequestTimeTooSkewed": "Put the clock of the machine that Guardia runs on right; see timedatectl.",
+}
+_PASSING = {"SlowDown", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "NoSuchUpload", "OperationAborted"}
+
+
+@contextmanager
+def _errors(store: BackupStore, key: str) -> Iterator[None]:
+    """Say what the client's errors mean, and what cures them."""
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError, SSLError
+
+    place = _place(store, key)
+    try:
+        yield
+    except ClientError as error:
+        raise _answered(store, place, error.response) from error
+    except SSLError as error:
+        cure = "Check endpoint, and ca_certificates if it has an authority of its own."
+        raise StoreRefused(f"{place}: its certificate is not trusted: {error}", cure) from error
+    except ParamValidationError as error:
+        raise StoreRefused(f"{place}: {error}", "Check [backups] in the site file.") from error
+    except (BotoCoreError, OSError) as error:
+        cure = "Check endpoint in [backups], and the network where Guardia runs."
+        raise StoreUnreachable(f"{place} does not answer, or its answer broke off: {error}", cure) from error
+
+
+def _answered(store: BackupStore, place: str, response: Any) -> StoreError | BadBackup:
+    code, said = str(response["Error"].get("Code", "")), str(response["Error"].get("Message", ""))
+    meta = response.get("ResponseMetadata", {})
+    status = int(meta.get("HTTPStatusCode", 0))
+    words = f"{place} answered {status} {code}: {said}"
+    if status >= 500 or status == 429 or code in _PASSING:
+        return StoreUnreachable(words, "It may pass; see the service's own status.")
+    if code in {"NoSuchKey", "404"}:
+        return BadBackup(f"{place} is not there.", "Choose another backup.")
+    if code in {"PreconditionFailed", "412", "InvalidRange", "416"}:
+        return BadBackup(f"{place} was replaced while it was read.", "Choose another backup.")
+    if code == "RequestTimeTooSkewed":
+        theirs = meta.get("HTTPHeaders", {}).get("date", "another time")
+        words += f" Here it is {datetime.now(UTC):%a, %d %b %Y %H:%M:%S GMT}; there, {theirs}."
+    rights = f"Give {store.access_key_id} the right to list, read, write and delete in the bucket."
+    return StoreRefused(words, _CURES.get(code, rights if status in {401, 403} else "Check [backups]."))
+
+
+def _place(store: BackupStore, key: str = "") -> str:
+    where = str(store.endpoint).rstrip("/") if store.endpoint else f"Amazon S3 ({store.region})"
+    return f"The bucket {store.bucket} at {where}" + (f": {key}" if key else "")
