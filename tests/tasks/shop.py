@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
+from psycopg.sql import SQL, Identifier
 
 from tests.postgres_server import PostgresServer
 
@@ -30,3 +31,9 @@ def copy(postgres: PostgresServer, live: str, beside: str) -> None:
 def rows(connection: Connection[Any], query: str) -> list[tuple[Any, ...]]:
     """All rows of a query."""
     return connection.execute(query.encode()).fetchall()
+
+
+def rows_of(connection: Connection[Any], table: str, tenant: int) -> list[str]:
+    """A tenant's rows of a table in `public`, each as one text."""
+    query = SQL("SELECT t::text FROM {} t WHERE tenant_id = %s ORDER BY 1").format(Identifier("public", table))
+    return [text for (text,) in connection.execute(query, (tenant,))]
