@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -49,6 +50,8 @@ SETTINGS = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+# A statement ends soon after whoever waits for it is gone: it may hold locks. And a quiet session is not ended.
+_FROM_14_ON = "SET client_connection_check_interval = '2s'; SET idle_session_timeout = 0"
 _ADDRESS = "{{.State.Status}} {{.HostConfig.NetworkMode}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
 
 
@@ -133,28 +136,9 @@ def connections(
     server: Server, database: str, count: int, *, application: str = "guardia", read_only: bool = False
 ) -> Iterator[list[psycopg.Connection[tuple[Any, ...]]]]:
     """Several sessions through one tunnel, for work side by side; otherwise as `connect`."""
-    import psycopg
-
-    settings = SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
     with errors(f"{database} in {server.name}"), _tunnel(server) as folder, ExitStack() as open_:
         yield [
-            open_.enter_context(
-                _closing(
-                    psycopg.connect(
-                        host=str(folder),
-                        port=server.port,
-                        dbname=database,
-                        user=server.user,
-                        password=server.password.get_secret_value(),
-                        application_name=application,
-                        client_encoding="UTF8",
-                        connect_timeout=max(2, int(server.host.connect_timeout)),
-                        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
-                        sslmode="disable",  # SSH encrypts, and a Unix socket has no TLS
-                        autocommit=True,
-                    )
-                )
-            )
+            open_.enter_context(_session(server, database, folder, application=application, read_only=read_only))
             for _ in range(count)
         ]
 
@@ -177,16 +161,36 @@ def errors(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _closing(connection: psycopg.Connection[tuple[Any, ...]]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """Close at the end without a commit: what was not committed by then is undone."""
+def _session(
+    server: Server, database: str, folder: Path, *, application: str, read_only: bool
+) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """One session, closed at the end without a commit: what was not committed by then is undone."""
+    import psycopg
+
+    settings = SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
+    connection = psycopg.connect(
+        host=str(folder),
+        port=server.port,
+        dbname=database,
+        user=server.user,
+        password=server.password.get_secret_value(),
+        application_name=application,
+        client_encoding="UTF8",
+        connect_timeout=max(2, int(server.host.connect_timeout)),
+        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
+        sslmode="disable",  # SSH encrypts, and a Unix socket has no TLS
+        autocommit=True,
+    )
     try:
+        if connection.info.server_version >= 140000:
+            connection.execute(_FROM_14_ON)
         yield connection
     finally:
         connection.close()
 
 
 @contextmanager
-def _tunnel(server: Server) -> Iterator[Any]:
+def _tunnel(server: Server) -> Iterator[Path]:
     address = _address(server)
     with ExitStack() as open_:
         try:

@@ -301,6 +301,20 @@ def test_a_session_that_is_lost_in_a_statement_is_an_error_at_once(
     assert not caught.value.permanent
 
 
+def test_a_statement_that_nobody_waits_for_any_more_ends_on_the_server(
+    server: Server, postgres: PostgresServer, ssh_server: SshServer
+) -> None:
+    with pytest.raises(DatabaseUnreachable), connect(server, "postgres", application="guardia-gone") as connection:
+        threading.Timer(0.2, ssh_server.drop).start()
+        connection.execute("SELECT pg_sleep(60)")
+    deadline = time.monotonic() + 10
+    with postgres.connect() as watching:
+        count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'guardia-gone'"
+        while watching.execute(count).fetchone() != (0,):
+            assert time.monotonic() < deadline, "it still runs"
+            time.sleep(0.1)
+
+
 def test_a_server_that_is_starting_up_is_worth_another_try() -> None:
     socket_ = 'connection to server on socket "/tmp/x/.s.PGSQL.5432"'
     with (
