@@ -15,9 +15,10 @@ from prefect.types.entrypoint import EntrypointType
 
 from blocks import site_file
 from blocks.errors import ConfigError
-from blocks.site import Site
+from flows.backup_failed import backup_failed
 from flows.daily_backup import daily_backup
 from flows.data_corruption import data_corruption
+from flows.database_lost import database_lost
 from flows.site_down import site_down
 from flows.undo_restore import undo_restore
 from flows.verify_backup import verify_backup
@@ -27,6 +28,8 @@ PLAYBOOKS: dict[str, Flow[..., Any]] = {
     "site-down": site_down,
     "data-corruption": data_corruption,
     "undo-restore": undo_restore,
+    "database-lost": database_lost,
+    "backup-failed": backup_failed,
 }
 JOBS: dict[str, Flow[..., Any]] = {"daily-backup": daily_backup, "verify-backup": verify_backup}
 
@@ -36,13 +39,11 @@ def deployments(sites: list[str]) -> list[RunnerDeployment]:
 
     Jobs run each day, at the hours of the site and in its time zone, for each site that has a bucket.
     """
-    stored = [site for site in map(site_file.load, sites) if site.backups]
-    hours = {"daily-backup": lambda kept: kept.backup_at, "verify-backup": lambda kept: kept.verify_at}
-    playbooks = [_deployment(flow, sites) for flow in PLAYBOOKS.values()]
-    return playbooks + [
-        _deployment(flow, sites, [_daily(site, hours[name](site.backups)) for site in stored])
+    jobs = [
+        _deployment(flow, sites, [schedule for site in sites for schedule in _daily(site, name)])
         for name, flow in JOBS.items()
     ]
+    return [_deployment(flow, sites) for flow in PLAYBOOKS.values()] + jobs
 
 
 def register(sites: list[str]) -> None:
@@ -69,11 +70,17 @@ def start(flow: str, site: str, **parameters: Any) -> str:
     return str(run.id)
 
 
-def _daily(site: Site, at: str) -> Schedule:
-    hour, minute = at.split(":")
-    return Cron(
-        f"{int(minute)} {int(hour)} * * *", timezone=site.timezone, parameters={"site": site.name}, slug=site.name
-    )
+def _daily(name: str, job: str) -> list[Schedule]:
+    """When a job runs for a site: never without a bucket. What is wrong with a site is said by whatever uses it."""
+    try:
+        site = site_file.load(name)
+    except ConfigError:
+        return []
+    if site.backups is None:
+        return []
+    hour, minute = (site.backups.backup_at if job == "daily-backup" else site.backups.verify_at).split(":")
+    cron = f"{int(minute)} {int(hour)} * * *"
+    return [Cron(cron, timezone=site.timezone, parameters={"site": name}, slug=name)]
 
 
 def _deployment(flow: Flow[..., Any], sites: list[str], schedules: Sequence[Schedule] = ()) -> RunnerDeployment:

@@ -103,7 +103,7 @@ def permissions(site: Site) -> Wrong:
     """Whose files the data folder holds. (Database Connection Lost, step 4.)"""
     folder = where(site)
     lines = ssh.run(site.host, wrong_files(folder.path, folder.uid)).stdout.splitlines()
-    return Wrong(folder=folder, files=sorted(lines[:SHOWN]), count=len(lines))
+    return Wrong(folder=folder, files=sorted(lines)[:SHOWN], count=len(lines))
 
 
 def where(site: Site) -> Folder:
