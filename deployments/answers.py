@@ -1,6 +1,7 @@
 """Answer a waiting approval from outside the UI: the command line, and silence, answer with the same call."""
 
 import time
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -57,13 +58,12 @@ def find(client: SyncPrefectClient, run: str) -> Question:
     raise ConfigError(f"{run!r} {problem}.", f"Waiting now: {rows}.")
 
 
-def answer(client: SyncPrefectClient, run_id: UUID, *, decision: str, approver: str, reason: str) -> None:
-    """Resume a suspended run with an answer.
+def answer(client: SyncPrefectClient, run_id: UUID, words: dict[str, Any]) -> None:
+    """Resume a suspended run with an answer, which is what its form asks for.
 
     Prefect answers 200 to a resume that it did not do, so the status in its answer counts. Raises ConfigError if the
     run does not take the answer.
     """
-    words = {"decision": decision, "approver": approver, "reason": reason}
     for _ in range(20):
         result = client.resume_flow_run(run_id, words)
         if result.status == SetStateStatus.ACCEPT:

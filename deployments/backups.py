@@ -9,7 +9,7 @@ from rich.table import Table
 from blocks.errors import ConfigError, GuardiaError
 from blocks.site import Site
 from flows.backup_steps import age, row
-from tasks import backups, restore
+from tasks import backups, own_dumps
 
 
 def show(site: Site, console: Console) -> None:
@@ -28,19 +28,17 @@ def show(site: Site, console: Console) -> None:
         table.add_row(*(escape(cell) for cell in row(backup, now).values()))
     console.print(table if found else "There is no backup yet: guardia backup")
     if site.own_scripts is not None:
-        _show_own(site, now, console)
+        _show_own(site, site.own_scripts.folder, now, console)
 
 
-def _show_own(site: Site, now: datetime, console: Console) -> None:
+def _show_own(site: Site, folder: str, now: datetime, console: Console) -> None:
     """The VPS may be what is lost: then the bucket's list alone must do."""
     try:
-        files = restore.own_files(site)
+        files = own_dumps.files(site)
     except GuardiaError as error:
         console.print(f"[yellow]The site's own files cannot be listed:[/] {escape(str(error))}")
         return
     table = Table("file", "age", "size", title="Files of the site's own script, on the VPS", title_justify="left")
     for file in files:
-        table.add_row(
-            escape(file.name), age((now - file.modified).total_seconds()), f"{file.bytes / 1e6:,.1f} MB"
-        )
-    console.print(table if files else f"The site's own script has left no file in {site.own_scripts.folder}.")
+        table.add_row(escape(file.name), age((now - file.modified).total_seconds()), f"{file.bytes / 1e6:,.1f} MB")
+    console.print(table if files else f"The site's own script has left no file in {folder}.")

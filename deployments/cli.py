@@ -5,7 +5,7 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -52,7 +52,7 @@ def apply(site_file: Annotated[Path, Parameter(help="The site file, e.g. site.to
     point_at_server()
     from blocks import site_file as files
     from deployments import catalog, limits
-    from tasks.ssh import load_key
+    from tasks.ssh_connection import load_key
 
     site = files.read(site_file)
     load_key(site.host)
@@ -106,15 +106,29 @@ def approve(
     by: Annotated[str | None, Parameter(name="--as", help="Your name, for the record.")] = None,
     reason: Annotated[str, Parameter(help="Why, for the record.")] = "",
     plan: Annotated[str | None, Parameter(help="Answer only if the plan still has this hash.")] = None,
+    choose: Annotated[
+        Literal["whole restore", "rescue"] | None, Parameter(help="Where the run asks how to get data back.")
+    ] = None,
+    backup: Annotated[str | None, Parameter(help="With --choose: this backup rather than the one compared.")] = None,
+    table: Annotated[list[str] | None, Parameter(help="With --choose rescue: only this one; may be repeated.")] = None,
+    tenant: Annotated[list[str] | None, Parameter(help="With --choose rescue: only this one; may be repeated.")] = None,
+    changed: Annotated[bool, Parameter(negative=(), help="With --choose rescue: changed rows, too.")] = False,
 ) -> None:
-    """Approve (or refuse) the plan that a run waits with. Without RUN, show what waits."""
+    """Approve (or refuse) the plan that a run waits with. Without RUN, show what waits.
+
+    Where a run asks how to get data back: --choose "whole restore", or --choose rescue.
+    """
     point_at_server()
     from deployments import follow as following
 
     if run is None:
         following.show_waiting(console)
         return
-    words = {"decision": "refuse" if refuse else "approve", "approver": by or getpass.getuser(), "reason": reason}
+    words: dict[str, Any] = {"decision": "refuse" if refuse else choose or "approve"}
+    words |= {"approver": by or getpass.getuser(), "reason": reason}
+    if choose:
+        words |= {"tables": table or [], "tenants": tenant or [], "changed_rows": changed}
+        words |= {"backup": backup} if backup else {}
     following.answer(run, words, plan, console)
 
 

@@ -94,7 +94,8 @@ def _silent(client: SyncPrefectClient, claim: Claim, entries: list[timeline.Entr
     if now >= datetime.fromisoformat(asked.detail["refuse_at"]):
         waited = round((now - asked.at).total_seconds())
         reason = f"nobody answered within {waited} s, and silence is refusal"
-        answer(client, claim.run_id, decision="refuse", approver=NOBODY, reason=reason)
+        words = {"decision": "refuse", "approver": NOBODY, "reason": reason}
+        answer(client, claim.run_id, words)
     elif now >= datetime.fromisoformat(asked.detail["escalate_at"]) and not _escalated(asked, entries):
         _as_run(claim, lambda incident: _escalate(incident, asked))
 

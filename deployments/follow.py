@@ -62,7 +62,7 @@ def plan(playbook: Flow[..., Any], site: str, console: Console) -> None:
         raise ConfigError(state.message or "The plan could not be made.")
 
 
-def answer(run: str, words: dict[str, str], plan_hash: str | None, console: Console) -> None:
+def answer(run: str, words: dict[str, Any], plan_hash: str | None, console: Console) -> None:
     """Show the plan that a run waits with, and answer it."""
     with get_client(sync_client=True) as client:
         question = answers.find(client, run)
@@ -72,10 +72,9 @@ def answer(run: str, words: dict[str, str], plan_hash: str | None, console: Cons
                 "Read the new plan with `guardia approve` and answer that.",
             )
         console.print(escape(question.asked.text))
-        answers.answer(client, question.claim.run_id, **words)
-    console.print(
-        f"[bold]{'Approved' if words['decision'] == 'approve' else 'Refused'}[/] by {escape(words['approver'])}."
-    )
+        answers.answer(client, question.claim.run_id, words)
+    said = {"approve": "Approved", "refuse": "Refused"}.get(words["decision"], words["decision"].capitalize())
+    console.print(f"[bold]{said}[/] by {escape(words['approver'])}.")
 
 
 def show_waiting(console: Console) -> None:

@@ -31,7 +31,7 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
             point_at_server()
         from blocks import site_file
         from deployments import catalog, escalation, freshness, limits
-        from tasks.ssh import load_key
+        from tasks.ssh_connection import load_key
 
         read = [site_file.read(path) for path in site_files]
         for site in read:

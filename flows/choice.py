@@ -9,10 +9,12 @@ from flows.approval import Answered, ask
 from flows.backup_steps import age
 from flows.incident import Incident
 from tasks import timeline
-from tasks.backups import Backups
+from tasks.backups import Backup, Backups
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.loss import How
+
+SHOWN = 12  # candidates in the form, newest first
 
 
 class Wanted(BaseModel):
@@ -52,6 +54,16 @@ class Chosen(BaseModel):
     changed_rows: bool = False
 
 
+def last_proven(found: Backups) -> str:
+    """The last known good backup. Raises ConfigError if none is proven. (Data Loss / Corruption, step 3.)"""
+    if found.newest_proven is None:
+        raise ConfigError(
+            f"Of {len(found.items)} backups none is proven.",
+            "Prove one with `guardia verify BACKUP`, or name one with `guardia restore BACKUP`.",
+        )
+    return found.newest_proven.name
+
+
 def choose(incident: Incident, found: Backups, compared: str, damage: Damage, wanted: Wanted) -> Chosen:
     """Ask how to get the data back, unless that was said at the start.
 
@@ -64,8 +76,9 @@ def choose(incident: Incident, found: Backups, compared: str, damage: Damage, wa
         said = wanted.model_dump(include={"tables", "tenants", "changed_rows"})
         return Chosen(how=how, backup=wanted.backup or compared, **said)
     answer = ask(incident, "choose", _plan(incident, found, compared, damage), Choice, backup=compared)
-    if answer.backup not in found.names:
-        raise ConfigError(f"There is no backup {answer.backup!r}.", f"There are: {', '.join(found.names)}.")
+    known = [backup.name for backup in found.items if backup.manifest]
+    if answer.backup not in known:
+        raise ConfigError(f"There is no backup {answer.backup!r}.", f"There are: {', '.join(known)}.")
     assert answer.decision != "refuse"
     said = answer.model_dump(include={"backup", "tables", "tenants", "changed_rows"})
     return Chosen(how=answer.decision, **said)
@@ -82,13 +95,12 @@ def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> 
         facts=(
             f"against {compared}: {damage.summary}",
             *(line for line in damage.text.splitlines()[:40]),
-            *(_candidate(name, found, compared, damage) for name in found.names[:12]),
+            *(_candidate(backup, compared, damage) for backup in found.items[:SHOWN] if backup.manifest),
         ),
     )
 
 
-def _candidate(name: str, found: Backups, compared: str, damage: Damage) -> str:
-    backup = found.get(name)
+def _candidate(backup: Backup, compared: str, damage: Damage) -> str:
     assert backup.manifest is not None
     proof = backup.proof
     proven = f"proven, RTO {proof.restore_seconds:.0f} s" if proof and proof.verdict == "proven" else "NOT proven"
@@ -97,7 +109,7 @@ def _candidate(name: str, found: Backups, compared: str, damage: Damage) -> str:
     changed = sum(table.changed for table in damage.tables)
     loses = (
         f"a whole restore loses {new:,} new and the live state of {changed:,} changed rows"
-        if name == compared
+        if backup.name == compared
         else "what it would lose is counted before you are asked again"
     )
-    return f"backup {name}: {proven}, {before} before the stop; {loses}"
+    return f"backup {backup.name}: {proven}, {before} before the stop; {loses}"

@@ -15,7 +15,7 @@ Whatever fails before the swap leaves the live database as it was, and the web s
 
 from blocks.site import Site
 from flows.backup_steps import back_up
-from flows.choice import Chosen, Wanted, choose
+from flows.choice import Chosen, Wanted, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped
 from tasks import backups, host, http, loss, recover
@@ -28,13 +28,13 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
     incident.announce(f"data is missing or wrong; {http.verify(site).impact}")
     host.reach(site)
     found = backups.listed(site)
-    last = wanted.backup or found.last_proven
+    last = wanted.backup or last_proven(found)
     with service_stopped(incident):  # 1
         recover.recent(site)  # 2
         recover.restore_beside(site, last)
         damage = recover.assess(site, last)
         chosen = choose(incident, found, last, damage, wanted)  # 3
-        cost = rescue(incident, chosen, last) if chosen.how == "rescue" else restore(incident, chosen)  # 4
+        cost = rescue(incident, chosen) if chosen.how == "rescue" else restore(incident, chosen)  # 4
         recover.check(site)  # 5
     if not http.recovery(site, site.recovery_timeout).recovered:  # 6
         return incident.unresolved()
@@ -53,13 +53,13 @@ def restore(incident: Incident, chosen: Chosen) -> Loss:
     return cost
 
 
-def rescue(incident: Incident, chosen: Chosen, last: str) -> Loss:
+def rescue(incident: Incident, chosen: Chosen) -> Loss:
     """Put back what is missing, after a safety backup of the live database."""
     site = incident.site
     recover.restore_beside(site, chosen.backup)
     damage = recover.assess(site, chosen.backup)
     rows = recover.rescuable(site, damage, chosen.tables, chosen.tenants, chosen.changed_rows)
     back_up(site, "safety")
-    carry_out(incident, recover.put_back, damage, rows)
+    carry_out(incident, recover.put_back, rows)
     recover.drop_beside(site, chosen.backup)
     return recover.lost(site, chosen.backup, "rescue", damage)

@@ -20,7 +20,7 @@ def undo_restore(site: Site, incident: Incident) -> Outcome:
     """Swap back what a restore swapped in."""
     host.reach(site)
     aside = recover.set_aside(site)
-    incident.announce(f"the restore that set {aside.names.old} aside is undone")
+    incident.announce(f"the restore that set {aside.names.kept} aside is undone")
     with service_stopped(incident):
         safety = back_up(site, "safety")
         carry_out(incident, recover.swap_back, aside, safety)

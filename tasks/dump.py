@@ -151,12 +151,13 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
     try:
         _end_leftovers(server, database.name)
         with snapshot.shared(server, database.name, application=_application(name)) as state:
-            command = _stream(server, database.name, name, state.name, found, f"{path}.part")
+            command = _stream(server, database.name, name, state.name, found=found, part=f"{path}.part")
             if found.copy_kept:
                 ssh.run(site.host, make_folder(folder(site)))
+            held = manifest.hold(state.sessions[0])
             with ThreadPoolExecutor(1) as pool, progress(f"backup-{site.name}", f"Backup {name}") as report:
-                contents = pool.submit(manifest.take_parallel, state.sessions)
-                archive = _upload(site, store, name, command, found, partial(_told, contents, report, found.expected))
+                contents = pool.submit(manifest.take_parallel, state.sessions, held=held)
+                archive = _upload(site, name, command, found, partial(_told, contents, report, found.expected))
                 taken = contents.result()
         roles = ssh.run(site.host, pg_roles(server)).stdout
         if found.copy_kept:
@@ -182,7 +183,8 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
 
 @once("Keep the newest copies on the VPS", by=("site", "name"))
 def prune_copies(site: Site, name: str) -> list[str]:
-    """Remove all but the newest copies, and what cut short backups left; returns their names."""
+    """After the backup `name`, remove all but the newest copies, and what cut short ones left; returns their names."""
+    del name
     store, _ = _configured(site)
     try:
         files = sorted(ssh.run(site.host, list_copies(folder(site))).stdout.split(), reverse=True)
@@ -201,7 +203,7 @@ def folder(site: Site) -> str:
     return (site.backups and site.backups.folder) or f"/var/backups/{site.name}/daily"
 
 
-def _stream(server: Server, database: str, name: str, shown: str, found: Space, part: str) -> Pipeline:
+def _stream(server: Server, database: str, name: str, shown: str, *, found: Space, part: str) -> Pipeline:
     zstd = found.compression == "zstd"
     stages = [pg_dump(server, database, name, shown, level=0 if zstd else 6)]
     stages += [compressor()] if zstd else []
@@ -209,10 +211,9 @@ def _stream(server: Server, database: str, name: str, shown: str, found: Space, 
     return Pipeline(tuple(stages), timeout=LONGEST)
 
 
-def _upload(
-    site: Site, store: BackupStore, name: str, command: Pipeline, found: Space, tell: Callable[[int], None]
-) -> Archive:
+def _upload(site: Site, name: str, command: Pipeline, found: Space, tell: Callable[[int], None]) -> Archive:
     """The stream into the bucket, hashed as it passes, encrypted if there is a key."""
+    store, _ = _configured(site)
     key = backups.archive_key(site, name)
     digest, size = hashlib.sha256(), 0
 

@@ -71,16 +71,10 @@ def of(damage: Damage, how: How, backup: str, owners: Iterable[tuple[str, str, s
             _add(back, tenant, table.table, missing + changed)
             if how == "whole restore":
                 _add(lost, tenant, table.table, changed + new)
-    shares = [
-        Share(
-            tenant=key,
-            name=known.get(key, (damage.tenants.get(key, key), ""))[0] or "no tenant's",
-            email=known.get(key, ("", ""))[1],
-            back=back.get(key, {}),
-            lost=lost.get(key, {}),
-        )  # fmt: skip
-        for key in {*back, *lost}
-    ]
+    shares = []
+    for key in {*back, *lost}:
+        name, email = known.get(key, (damage.tenants.get(key, "no tenant"), ""))
+        shares.append(Share(tenant=key, name=name, email=email, back=back.get(key, {}), lost=lost.get(key, {})))
     shares.sort(key=lambda share: (-sum(share.lost.values()), -sum(share.back.values()), share.name))
     return Loss(how=how, backup=backup, at=damage.at, shares=shares, kept=kept)
 

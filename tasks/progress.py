@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
 
 EVERY = 2.0  # seconds between two updates: each is a request to the server
 
@@ -14,7 +16,7 @@ def progress(key: str, what: str) -> Iterator[Report]:
     """Yield a function that takes the fraction done, 0 to 1, and shows it as a progress artifact called `key`."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-    artifact = create_progress_artifact(0.0, key=key, description=what)
+    artifact = cast(UUID, create_progress_artifact(0.0, key=key, description=what))
     told = time.monotonic()
 
     def report(fraction: float) -> None:

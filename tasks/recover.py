@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from blocks.database import Database, queries
-from blocks.errors import BadBackup, CommandFailed, ConfigError
+from blocks.database import Database
+from blocks.errors import BadBackup, ConfigError
 from blocks.site import Site
-from tasks import backups, cluster, damage, loss, manifest, postgres, rescue, restore, snapshot, swap, timeline
+from tasks import (
+    backups,
+    cluster,
+    damage,
+    invariants,
+    loss,
+    manifest,
+    postgres,
+    rescue,
+    restore,
+    snapshot,
+    swap,
+    timeline,
+)
 from tasks.command import Plan, Statement
 from tasks.damage import Damage
 from tasks.loss import How, Loss
@@ -66,7 +80,7 @@ class SetAside(BaseModel):
     @property
     def summary(self) -> str:
         """One line for the timeline."""
-        return self.names.old
+        return self.names.kept
 
 
 @look("Look at recent data")
@@ -83,10 +97,14 @@ def assess(site: Site, name: str) -> Damage:
     In plan mode nothing was restored, and nothing is compared. (Data Loss / Corruption, step 2.)
     """
     if timeline.planning():
-        return damage.nothing(site.name)
-    with _live(site) as (server, live, database), postgres.connect(server, beside(site, name)) as restored:
-        with progress(f"compare-{site.name}", f"Compare with {name}") as report:
-            return damage.compare(live, restored, database.tenants, report)
+        now = datetime.now(UTC)
+        return Damage(live=site.name, beside=name, at=now, tables=(), tenants={}, compared=0)
+    with (
+        _live(site) as (server, live, database),
+        postgres.connect(server, beside(site, name)) as restored,
+        progress(f"compare-{site.name}", f"Compare with {name}") as report,
+    ):
+        return damage.compare(live, restored, database.tenants, report)
 
 
 @look("List what a rescue would put back", kept=True)
@@ -95,8 +113,8 @@ def rescuable(site: Site, found: Damage, tables: list[str], tenants: list[str], 
 
     Raises ConfigError for a table or tenant that is not among the damaged ones.
     """
-    with _live(site) as (server, _, database), postgres.connect(server, found.beside) as restored:
-        return rescue.plan(restored, found, tables, _keys(found, tenants), database.tenants, include_changed=changed)
+    with _live(site) as (server, _, _), postgres.connect(server, found.beside) as restored:
+        return rescue.plan(restored, found, tables, _keys(found, tenants), include_changed=changed)
 
 
 @look("Say what was lost", kept=True)
@@ -104,7 +122,7 @@ def lost(site: Site, name: str, how: How, found: Damage) -> Loss:
     """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
     with _live(site) as (_, live, database):
         owners = damage.owners(live, database.tenants, list(found.tenants))
-    kept = f"What is lost is still in the database {names(site, name).old} and in the safety backup."
+    kept = f"What is lost is still in the database {names(site, name).kept} and in the safety backup."
     return loss.of(found, how, name, owners, kept if how == "whole restore" else "Nothing was taken away.")
 
 
@@ -113,34 +131,17 @@ def set_aside(site: Site) -> SetAside:
     """Raises ConfigError if there is none."""
     assert site.database is not None
     live = site.database.name
-    olds = [name for name in swap.kept(postgres.production(site), live) if "_old_" in name]
-    if not olds:
+    swaps = swap.kept(postgres.production(site), live)
+    if not swaps:
         raise ConfigError(f"No restore has set a database of {site.name} aside.", "There is nothing to undo.")
-    return SetAside(names=swap.names(live, olds[-1].rpartition("_old_")[2]))
+    return SetAside(names=swaps[-1])
 
 
 @look("Check the data")
 def check(site: Site) -> Checked:
     """Ask the site's invariants. (Data Loss / Corruption, step 5: check data integrity.)"""
     with _live(site) as (_, connection, database):
-        return Checked(violations=violations(connection, database.invariants))
-
-
-def violations(connection: Connection[Any], text: str) -> dict[str, int]:
-    """How many rows violate each of the site's invariants.
-
-    Raises ConfigError, naming the query, for one that cannot be run.
-    """
-    found = {}
-    for name, query in queries(text).items():
-        try:
-            with connection.transaction():
-                connection.execute("SET TRANSACTION READ ONLY")
-                connection.execute('SET LOCAL search_path = "$user", public')
-                found[name] = connection.execute(query.encode()).rowcount
-        except connection.ProgrammingError as error:
-            raise ConfigError(f"The invariant {name!r} cannot be asked: {error}.", "Correct [database] invariants.") from error
-    return found
+        return Checked(violations=invariants.violations(connection, database.invariants))
 
 
 # --- acts -----------------------------------------------------------------------------------------------------
@@ -178,20 +179,22 @@ def restore_beside(site: Site, name: str) -> Plan:
     )
 
 
-def _put_back(_: Plan, site: Site, found: Damage, wanted: Rescue) -> str:
-    with _live(site) as (server, live, database), postgres.connect(server, found.beside) as restored:
-        done = rescue.put_back(live, restored, found, wanted, database.tenants)
-    return done.summary
+def _put_back(_: Plan, site: Site, wanted: Rescue) -> str:
+    with (
+        _live(site) as (server, live, _database),
+        postgres.connect(server, wanted.beside) as restored,
+        progress(f"rescue-{site.name}", "Put rows back") as report,
+    ):
+        return rescue.put_back(live, restored, wanted, report=report).summary
 
 
-@act("Put rows back", gate="restore", do=_put_back, by=("site", "wanted"))
-def put_back(site: Site, found: Damage, wanted: Rescue) -> Plan:
-    """Only rows that are missing or, if chosen, changed; in one transaction, triggers not fired, nothing newer touched."""
-    assert site.database is not None
+@act("Put rows back", gate="restore", do=_put_back)
+def put_back(site: Site, wanted: Rescue) -> Plan:
+    """Only rows that are missing or, if chosen, changed; one transaction, no triggers, nothing newer touched."""
     return Plan(
         what="Put rows back from the backup",
-        where=f"{site.database.name} on {site.host.address}",
-        commands=tuple(Statement(site.database.name, sql) for sql in wanted.statements),
+        where=f"{wanted.live} on {site.host.address}",
+        commands=wanted.statements,
         cost="Nothing that is in the live database is overwritten, but for the rows named as changed.",
         facts=tuple(wanted.text.splitlines()),
     )
@@ -205,9 +208,9 @@ def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str) -> str:
     if there:
         with postgres.connect(server, them.new) as restored:
             damage.forget(restored)
-    done = swap.swap(server, them)
-    how = f"in {done.seconds:.2f} s, ending {done.ended} sessions" if done else "as was found to be done already"
-    return f"{them.live} is now the restored database, {how}; the one before is kept as {them.old}"
+    seconds = swap.swap(server, them)
+    words = f"{them.live} is now the restored database, after {seconds:.2f} s without connections"
+    return f"{words}; the one before is kept as {them.kept}"
 
 
 @act("Put the restored database in the live one's place", gate="restore", do=_swap_in, by=("site", "name"))
@@ -217,7 +220,7 @@ def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
     return Plan(
         what=f"Put {name}, restored as {them.new}, in the place of {them.live}",
         where=site.host.address,
-        commands=swap.statements(them.live, them.new, them.old),
+        commands=tuple(Statement("postgres", line) for line in swap.statements(them)),
         cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
         facts=(f"safety backup: {safety}", *(share.words for share in cost.shares)),
     )
@@ -225,9 +228,9 @@ def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
 
 def _swap_back(_: Plan, site: Site, aside: SetAside, safety: str) -> str:
     del safety
-    done = swap.undo(postgres.production(site), aside.names)
-    how = f"in {done.seconds:.2f} s, ending {done.ended} sessions" if done else "as was found to be done already"
-    return f"{aside.names.live} is again what it was, {how}; what was restored is kept as {aside.names.undone}"
+    seconds = swap.undo(postgres.production(site), aside.names)
+    words = f"{aside.names.live} is again what it was, after {seconds:.2f} s without connections"
+    return f"{words}; what was restored is kept as {aside.names.undone}"
 
 
 @act("Put the database of before the restore back", gate="restore", do=_swap_back, by=("site",))
@@ -237,7 +240,7 @@ def swap_back(site: Site, aside: SetAside, safety: str) -> Plan:
     return Plan(
         what=f"Put {old} back in the place of {live}",
         where=site.host.address,
-        commands=swap.statements(live, old, undone),
+        commands=tuple(Statement("postgres", line) for line in swap.undo_statements(aside.names)),
         cost=f"What was written since the restore is no longer live; it is kept in {undone} and in the safety backup.",
         facts=(f"safety backup: {safety}",),
     )

@@ -60,9 +60,9 @@ def test_a_doubtful_name_is_an_error_that_lists_what_waits(
 def test_a_run_takes_one_good_answer_and_no_other(client: SyncPrefectClient, wait: Wait) -> None:
     waiting = wait()
     with pytest.raises(ConfigError, match=rf"{waiting.run_id} did not take the answer: .*perhaps"):
-        answers.answer(client, waiting.run_id, decision="perhaps", approver="Ana", reason="")
-    answers.answer(client, waiting.run_id, decision="approve", approver="Ana", reason="it must be")
+        answers.answer(client, waiting.run_id, {"decision": "perhaps", "approver": "Ana", "reason": ""})
+    answers.answer(client, waiting.run_id, {"decision": "approve", "approver": "Ana", "reason": "it must be"})
     assert waiting.answer() == {"decision": "approve", "approver": "Ana", "reason": "it must be"}
     assert answers.waiting(client) == []
     with pytest.raises(ConfigError, match="did not take the answer"):
-        answers.answer(client, waiting.run_id, decision="refuse", approver="Beto", reason="")
+        answers.answer(client, waiting.run_id, {"decision": "refuse", "approver": "Beto", "reason": ""})

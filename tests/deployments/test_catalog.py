@@ -41,12 +41,12 @@ def test_an_unknown_playbook_is_an_error_that_lists_the_known_ones() -> None:
 @pytest.mark.usefixtures("prefect_server")
 def test_a_registered_playbook_is_started_with_its_site_and_reason() -> None:
     catalog.register(["a", "b"])
-    run_id = catalog.start("site-down", "a", "an alert")
+    run_id = catalog.start("site-down", "a", reason="an alert")
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)  # type: ignore[arg-type]
         assert {**run.parameters, "mode": None} == {"site": "a", "reason": "an alert", "mode": None}
         with pytest.raises(Exception, match=r"enum|not one of"):
-            catalog.start("site-down", "c", "no such site")
+            catalog.start("site-down", "c", reason="no such site")
         client.delete_flow_run(run.id)
 
 
