@@ -17,6 +17,7 @@ def violations(connection: Connection[Any], text: str) -> dict[str, int]:
     Raises ConfigError, naming the query, for one that cannot be asked.
     """
     import psycopg
+    from psycopg import sql
 
     found = {}
     for name, query in queries(text).items():
@@ -24,7 +25,8 @@ def violations(connection: Connection[Any], text: str) -> dict[str, int]:
             with connection.transaction():
                 connection.execute("SET TRANSACTION READ ONLY")
                 connection.execute('SET LOCAL search_path = "$user", public')
-                found[name] = connection.execute(query.encode()).rowcount
+                count = sql.SQL("SELECT count(*) FROM ({}\n) AS violating").format(sql.SQL(query))
+                (found[name],) = connection.execute(count).fetchone() or (0,)
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
             said = str(error).splitlines()[0]
             raise ConfigError(

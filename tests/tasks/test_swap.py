@@ -204,7 +204,7 @@ def test_owner_rights_settings_limit_and_comment_go_to_the_restored_database(
         swap.swap(server, NAMES)
         with postgres.connect() as connection:
             assert properties(connection) == before
-            assert len(before) == 4
+            assert len(before) == 5
     finally:
         with postgres.connect() as connection:
             for name in EVERY:
