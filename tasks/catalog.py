@@ -87,7 +87,8 @@ WITH relation AS (
     FROM relation c JOIN pg_rewrite r ON r.ev_class = c.oid WHERE r.rulename <> '_RETURN'
     UNION ALL
     SELECT 'pg_policy'::regclass, p.oid, 0, concat_ws(' ', p.polcmd, p.polpermissive, ARRAY(
-            SELECT CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END FROM unnest(p.polroles) AS r ORDER BY 1)),
+            SELECT CASE r WHEN 0 THEN 'public' ELSE r::regrole::text END AS name
+            FROM unnest(p.polroles) AS r ORDER BY name)),
         concat_ws(' check ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
     FROM relation c JOIN pg_policy p ON p.polrelid = c.oid
     UNION ALL
@@ -162,17 +163,17 @@ WITH relation AS (
 ), described (class, id, part, kind, exact, expression) AS (
     SELECT class, id, part, '', exact, expression FROM object
     UNION ALL
-    SELECT class, id, part, 'rights on ', concat_ws(' ', owner::regrole, ARRAY(
-        SELECT concat_ws(' ', CASE grantee WHEN 0 THEN 'public' ELSE grantee::regrole::text END, privilege_type,
-            is_grantable) FROM aclexplode(acl) ORDER BY 1 COLLATE "C")), '' FROM owned
+    SELECT class, id, part, 'rights on ', concat_ws(' ', owner::regrole, (
+        SELECT string_agg(word, ',' ORDER BY word COLLATE "C") FROM aclexplode(acl) AS a, concat_ws(' ',
+            CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END, a.privilege_type, a.is_grantable
+        ) AS word)), '' FROM owned
     UNION ALL
     SELECT classoid, objoid, objsubid, 'comment on ', description, '' FROM pg_description
 )
 SELECT d.kind || i.type || ' ' || i.identity, d.exact, d.expression
 FROM described d, pg_identify_object(CASE d.class WHEN 'pg_aggregate'::regclass THEN 'pg_proc'::regclass
     ELSE d.class END, d.id, d.part) AS i
-WHERE (d.id >= 16384 OR d.id = 'public'::regnamespace AND d.class = 'pg_namespace'::regclass
-        AND d.kind = 'rights on ')
+WHERE (d.id >= 16384 OR d.kind = 'rights on ' AND i.type = 'schema' AND i.identity = 'public')
     AND i.identity IS NOT NULL AND coalesce(i.schema, '') !~ '^pg_(temp|toast)'
     AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = d.id AND e.deptype = 'e' AND e.classid = CASE d.class
         WHEN 'pg_aggregate'::regclass THEN 'pg_proc'::regclass ELSE d.class END)

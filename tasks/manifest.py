@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMAT = 1  # of the manifest file; a newer one is refused
-LOCK_WAIT = "60s"  # for tables that somebody is altering; pg_dump waits as long
+# Beside what every session has set. Somebody may be altering a table: pg_dump waits as long.
+PINNED = {"client_encoding": "UTF8", "quote_all_identifiers": "off", "lock_timeout": "60s"}
 
 # Types that PostgreSQL hashes twice as fast as their text, and as exactly, on every server. Not so float (0 is -0),
 # numeric without a scale and jsonb (1.0 is 1.00), enums (hashed by oid), interval (1 month is 30 days).
@@ -119,7 +120,7 @@ class Manifest(_Part):
 
 def pin(connection: Connection[Any]) -> None:
     """Let a session write values and definitions down as every other session of Guardia does."""
-    for name, value in (SETTINGS | {"quote_all_identifiers": "off", "lock_timeout": LOCK_WAIT}).items():
+    for name, value in (SETTINGS | PINNED).items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
 
@@ -176,8 +177,7 @@ def take_parallel(
 
 def refuse_inexact(connection: Connection[Any]) -> None:
     """Raise DatabaseRefused, naming what could only be backed up in part or not be compared."""
-    encoding, *_ = _one(connection, catalog.DATABASE)
-    if encoding == "SQL_ASCII":
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
         raise DatabaseRefused(
             f"{connection.info.dbname} has the encoding SQL_ASCII: nothing says what its text means.",
             "Move it into a database with the encoding UTF8.",
@@ -269,7 +269,7 @@ def _definition_differs(_expected: str, _found: str) -> str:
 
 def _some(connection: Connection[Any], todo: deque[Any]) -> dict[str, Table]:
     """Count and hash tables until none is left; after a failure nobody begins another."""
-    done = {}
+    done: dict[str, Table] = {}
     while True:
         try:
             schema, table, name, key, columns, condition = todo.popleft()
