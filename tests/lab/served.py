@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -19,21 +19,11 @@ from tests.lab.machine import free_ports
 from tests.lab.site import invariants
 from tests.lab.vps import PracticeVps
 
+if TYPE_CHECKING:
+    from tests.lab.seaweed import Store
+
 SITE = "tandil"
 TIMEZONE = "America/Argentina/Buenos_Aires"
-
-
-class Store(Protocol):
-    """A bucket, as `seaweed` gives it and a proxy before it does."""
-
-    @property
-    def endpoint(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def secret(self) -> str: ...
-    @property
-    def bucket(self) -> str: ...
 
 
 def env_prod(name: str) -> str:
@@ -136,7 +126,7 @@ class Guardia:
         return response.raise_for_status().json() if response.content else None
 
 
-def site_file(vps: PracticeVps, folder: Path, *, store: Store | None = None, **settings: str) -> Path:
+def site_file(vps: PracticeVps, folder: Path, *, store: "Store | None" = None, **settings: str) -> Path:
     """Write the site file of a practice VPS; `settings` are lines to put into it, as key = TOML text.
 
     A key goes to the top, or with the name of a section before it (`gates_restart`, `backups_copies`) into that.
@@ -190,7 +180,7 @@ def _lines(settings: Mapping[str, str]) -> str:
     return "\n".join(f"{key} = {value}" for key, value in settings.items())
 
 
-def _sections(folder: Path, store: Store | None) -> dict[str, dict[str, str]]:
+def _sections(folder: Path, store: "Store | None") -> dict[str, dict[str, str]]:
     """What backups need, as on the machine; each folder has a prefix of its own in the bucket."""
     if store is None:
         return {}
@@ -207,6 +197,7 @@ def _sections(folder: Path, store: Store | None) -> dict[str, dict[str, str]]:
             "bucket": f'"{store.bucket}"',
             "prefix": f'"{folder.name}"',
             "addressing": '"path"',
+            "part_size": "5",
             "access_key_id": f'"{store.key}"',
             "secret_access_key": '{ env = "GUARDIA_S3_SECRET" }',
         },
@@ -227,7 +218,7 @@ def served(
     port: int | None = None,
     records: Path | None = None,
     *,
-    store: Store | None = None,
+    store: "Store | None" = None,
     **settings: str,
 ) -> Iterator[Guardia]:
     """Run `guardia up` for a practice VPS until the block ends; all it makes is in `folder`, the records in `records`.
