@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from blocks.errors import ConfigError, DatabaseRefused
 from tasks import postgres, rows, tables
 from tasks.command import Statement
-from tasks.damage import Damage, TableDamage, grid
+from tasks.damage import Damage, grid
+from tasks.differences import TableDamage
 from tasks.rows import Rows
 from tasks.tables import ForeignKey, Schema
 
@@ -113,13 +114,14 @@ class Rescue(_Part):
         """What would run, for people to read."""
         sql = ["BEGIN", "SET LOCAL session_replication_role = replica"]
         for t in self.tables:
-            whose = ", ".join(map(self._called, t.by_tenant))
+            lost = ", ".join(self._called(tenant) for tenant, counts in t.by_tenant.items() if counts[0])
+            spoilt = ", ".join(self._called(tenant) for tenant, counts in t.by_tenant.items() if counts[1])
             # For people only: what runs is built of quoted identifiers, in tasks/rows.py.
             if t.changed:
-                which = f"{t.changed:,} changed rows of {self.beside} ({whose}) WHERE the row is still as assessed"
+                which = f"{t.changed:,} changed rows of {self.beside} ({spoilt}) WHERE the row is still as assessed"
                 sql.append(" ".join(("UPDATE", t.table, "SET … FROM", which)))
             if t.missing:
-                which = f"{t.missing:,} missing rows of {self.beside} ({whose}) ON CONFLICT DO NOTHING"
+                which = f"{t.missing:,} missing rows of {self.beside} ({lost}) ON CONFLICT DO NOTHING"
                 sql.append(" ".join(("INSERT INTO", t.table, "SELECT", which)))
         return tuple(Statement(self.live, words) for words in [*sql, "COMMIT"])
 
@@ -174,12 +176,13 @@ def plan(
 ) -> Rescue:
     """Choose rows to put back: of some tables and tenants, or of all if none is named. Only `beside` is written to.
 
+    A table's schema may be left out where no other damaged table has the same name.
+
     Raises ConfigError for a table or tenant that is not damaged, DatabaseRefused for a table that live does not have
     or if the comparison is no longer there.
     """
     found = {t.table: t for t in damage.tables}
-    chosen, of = tuple(titles), tuple(tenants)
-    _known(chosen, found, "table")
+    chosen, of = tuple(_title(title, found) for title in titles), tuple(tenants)
     _known(of, damage.tenants, "tenant")
     if dropped := [title for title in chosen if found[title].dropped]:
         raise DatabaseRefused(
@@ -231,6 +234,15 @@ def put_back(
             if verify is not None:
                 verify(live)
         return PutBack(tables=done, sequences=tuple(sequences))
+
+
+def _title(asked: str, found: Iterable[str]) -> str:
+    """The title of the damaged table that is meant."""
+    titles = [title for title in found if asked in {title, title.rpartition(".")[2]}]
+    if asked not in titles and len(titles) > 1:
+        raise ConfigError(f"{asked} may be {' or '.join(titles)}.", "Name the schema, too.")
+    _known([] if titles else [asked], found, "table")
+    return asked if asked in titles else titles[0]
 
 
 def _known(asked: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -7,7 +7,9 @@ import pytest
 from psycopg import Connection
 
 from blocks.database import Tenants
-from tasks import damage
+from tasks import damage, differences, rescue
+from tasks.differences import TableDamage
+from tasks.postgres import SETTINGS
 from tests.postgres_server import PostgresServer
 from tests.tasks import shop
 
@@ -38,7 +40,7 @@ def pair(postgres: PostgresServer, script: str, later: str) -> damage.Damage:
         return damage.compare(live, beside, Tenants())
 
 
-def only(found: damage.Damage) -> damage.TableDamage:
+def only(found: damage.Damage) -> TableDamage:
     (table,) = found.tables
     return table
 
@@ -65,7 +67,7 @@ def test_a_tenants_deleted_sales_are_counted_under_its_name(shops: Pair) -> None
 
 
 def test_the_columns_that_an_update_overwrote_are_counted(shops: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(damage, "KEYS", 7)
+    monkeypatch.setattr(differences, "KEYS", 7)
     live, beside = shops
     live.execute("SET session_replication_role = replica")
     live.execute("UPDATE product SET price = price + 1 WHERE tenant_id = 2")
@@ -179,15 +181,15 @@ def test_exotic_tables_are_compared_exactly(
 def test_a_write_during_the_comparison_is_not_taken_for_damage(
     shops: Pair, seeded: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = damage._compare_table
+    real = differences.compare_table
 
-    def and_then_write(*args: Any) -> damage.TableDamage | None:
+    def and_then_write(*args: Any) -> TableDamage | None:
         with seeded.connect("shop_live") as other:
             other.execute("INSERT INTO supplier (tenant_id, name) VALUES (1, 'late')")
             other.execute("INSERT INTO tenant_setting VALUES (1, clock_timestamp()::text, '')")
         return real(*args)
 
-    monkeypatch.setattr(damage, "_compare_table", and_then_write)
+    monkeypatch.setattr(differences, "compare_table", and_then_write)
     assert damage.compare(*shops, Tenants()).ok
     assert not damage.compare(*shops, Tenants()).tables[0].missing
 
@@ -208,6 +210,18 @@ def test_the_guides_queries_are_shown_as_tables_of_bounded_size(shops: Pair) -> 
     )
     assert "id  slug\n--  ------\n1   tandil" in shown
     assert max(map(len, shown.splitlines())) < 80 and len(shown.splitlines()) < 40
+
+
+def test_everything_works_in_sessions_as_guardia_opens_them(seeded: PostgresServer) -> None:
+    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    shop.copy(seeded, "shop_beside", "shop_live")
+    with seeded.connect("shop_live", options=options) as live, seeded.connect("shop_beside", options=options) as beside:
+        live.execute("DELETE FROM public.tenant_setting WHERE tenant_id = 3")
+        found = damage.compare(live, beside, Tenants())
+        assert found.tenants == {"3": "Ferretería Olavarria"}
+        assert rescue.put_back(live, beside, rescue.plan(beside, found, ["tenant_setting"])).rows == 3
+        assert "Ferretería Azul" in damage.recent(live, ["SELECT * FROM tenant"])
+        damage.forget(beside)
 
 
 @pytest.mark.parametrize(

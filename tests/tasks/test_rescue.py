@@ -284,6 +284,14 @@ def test_a_choice_that_has_no_damage_is_refused_with_what_has(shops: Pair) -> No
         plan(shops, tenants=("99",))
 
 
+def test_a_tables_schema_may_be_left_out_unless_two_are_meant(postgres: PostgresServer) -> None:
+    script = "CREATE SCHEMA o; CREATE TABLE o.t AS SELECT 1; CREATE TABLE o.u AS SELECT 1; CREATE TABLE t AS SELECT 1"
+    with pair(postgres, script, "DELETE FROM t; DELETE FROM o.t; DELETE FROM o.u") as both:
+        assert [t.table for t in plan(both, "u").tables] == ["o.u"]
+        with pytest.raises(ConfigError, match=r"t may be o\.t or public\.t"):
+            plan(both, "t")
+
+
 def test_an_assessment_that_was_replaced_is_not_acted_on(shops: Pair) -> None:
     shops[0].execute("DELETE FROM tenant_setting WHERE tenant_id = 3")
     wanted = plan(shops)
@@ -371,6 +379,12 @@ EXOTIC = {
         "CREATE TABLE log (word text, n int);"
         "INSERT INTO log VALUES ('a', 1), ('a', 1), ('a', 1), ('b', 2), (NULL, NULL)",
         "DELETE FROM log WHERE ctid IN (SELECT ctid FROM log WHERE n = 1 LIMIT 2); DELETE FROM log WHERE n IS NULL",
+    ),
+    "citext and hstore": (
+        "CREATE SCHEMA x; CREATE EXTENSION citext SCHEMA x; CREATE EXTENSION hstore SCHEMA x;"
+        "CREATE TABLE p (id x.citext PRIMARY KEY); CREATE TABLE t (id x.citext PRIMARY KEY REFERENCES p, h x.hstore);"
+        "INSERT INTO p VALUES ('A'), ('b'); INSERT INTO t VALUES ('a', 'x=>1'), ('B', NULL)",
+        "DELETE FROM t WHERE h IS NULL; DELETE FROM p WHERE id::text = 'b'; UPDATE t SET h = ''",
     ),
     "deferrable key": (
         "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, u int UNIQUE DEFERRABLE);"
