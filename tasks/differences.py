@@ -106,8 +106,9 @@ def compare_table(live: Side, beside: Side, title: str) -> TableDamage | None:
     columns, key, note = common(now, then), key_of(now, then), _schema_note(now, then)
     found = TableDamage(table=title, key=key, compared=columns, note=note)
     with ThreadPoolExecutor(2) as pool:  # a processor each
-        one = pool.submit(_total, live.connection, now, columns)
-        if one.result() == _total(beside.connection, then, columns):
+        here = pool.submit(_total, live.connection, now, columns)
+        there = _total(beside.connection, then, columns)
+        if here.result() == there:
             return found if note else None
     _transfer(live, beside, live.rows(now, columns, key), "live_rows")
     beside.connection.execute("ANALYZE guardia.live_rows")

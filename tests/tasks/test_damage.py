@@ -1,6 +1,7 @@
 """What differs between two real databases, and how it is told."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -89,6 +90,22 @@ def test_a_tenant_that_is_gone_is_still_named(shops: Pair) -> None:
     live.execute("DELETE FROM tenant WHERE id = 5")
     found = damage.compare(live, beside, Tenants())
     assert found.tenants == {"5": "Ferretería Necochea"}
+
+
+def test_the_summary_names_the_first_affected_tenants_and_counts_the_others() -> None:
+    table = TableDamage(
+        table="public.t", missing=8, new=1, by_tenant={str(n): (1, 0, 0) for n in range(8)} | {"8": (0, 0, 1)}
+    )
+    found = damage.Damage(
+        live="l",
+        beside="b",
+        at=datetime.now(UTC),
+        tables=(table,),
+        tenants={str(n): f"T{n}" for n in range(9)},
+        compared=3,
+    )
+    assert found.summary == "rows: 8 missing, 0 changed, 1 new; of T0, T1, T2, T3, T4 and 3 more"
+    assert "8" not in found.affected
 
 
 def test_a_dropped_and_a_new_table_are_named(postgres: PostgresServer) -> None:
