@@ -16,6 +16,7 @@ GuardiaError
     StoreUnreachable     no answer, a slow or a broken one; trying again can help
     StoreRefused         it answered and said no: credentials, rights, no such bucket, a clock that is wrong
   BadBackup            an archive or manifest is not what was backed up; it must never be restored
+  DrillBroken          a proof could not be carried out; it says nothing of the backup, and trying again can help
   NoSpace              a disk has less free than is needed; nothing was begun
   ProberOffline        this machine's own network is down: nothing can be said about the site
   Refused              a person refused an act, or nobody answered in time
@@ -106,6 +107,12 @@ class StoreRefused(StoreError):
 
 class BadBackup(GuardiaError):
     """An archive or manifest is not what was backed up. Never retried, never restored."""
+
+
+class DrillBroken(GuardiaError):
+    """A proof could not be carried out; it says nothing of the backup."""
+
+    permanent = False
 
 
 class NoSpace(GuardiaError):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_table_artifact
 
 from blocks.site import Site
-from tasks import backups, dump, proving, timeline
+from tasks import backups, dump, own_dumps, proving, timeline
 from tasks.backups import Backup, Proof
 from tasks.dump import Kind
 
@@ -25,10 +25,14 @@ def back_up(site: Site, kind: Kind = "daily") -> str:
 
 
 def prove(site: Site, name: str) -> Proof:
-    """Restore a backup into a throwaway container, compare it, and keep the verdict beside it."""
+    """Restore a backup into a throwaway container, compare it, and keep the verdict beside it.
+
+    The site's own dumps lie on the VPS, where nothing is written: their verdict is in the run alone.
+    """
     proof = proving.prove(site, name)
-    backups.keep_proof(site, name, proof)
-    show_history(site)
+    if not name.endswith(own_dumps.SUFFIX):
+        backups.keep_proof(site, name, proof)
+        show_history(site)
     return proof
 
 

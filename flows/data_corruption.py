@@ -18,7 +18,7 @@ from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped
-from tasks import backups, host, http, loss, recover
+from tasks import host, http, loss, recover
 from tasks.loss import Loss
 
 
@@ -27,7 +27,7 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
     """Get lost or corrupted data back."""
     incident.announce(f"data is missing or wrong; {http.verify(site).impact}")
     host.reach(site)
-    found = backups.listed(site)
+    found = recover.candidates(site)
     last = wanted.backup or last_proven(found)
     with service_stopped(incident):  # 1
         recover.recent(site)  # 2

@@ -13,6 +13,7 @@ Serves the guide's "Backup Failed", step 3: verify the backup.
 
 from pydantic import BaseModel, Field
 
+from blocks.errors import DrillBroken
 from blocks.site import Site
 from flows.backup_steps import prove
 from flows.job import Ended, job
@@ -29,7 +30,10 @@ class Wanted(BaseModel):
 def verify_backup(site: Site, wanted: Wanted) -> Ended:
     """Prove a backup by restoring it."""
     name = wanted.backup or backups.newest(site)
-    proof = prove(site, name)
+    try:
+        proof = prove(site, name)
+    except DrillBroken as error:
+        return Ended(name="Drill broken", words=str(error), ok=False)
     if proof.verdict == "bad":
         return Ended(name="Bad backup", words=f"{name} must not be restored: {proof.words}", ok=False)
     return Ended(name="Proven", words=f"{name}: {proof.words}")

@@ -6,7 +6,7 @@ Serves the guide's "Backup Failed", step 3.
 import time
 from datetime import UTC, datetime
 
-from blocks.errors import BadBackup, ConfigError, DatabaseError
+from blocks.errors import BadBackup, ConfigError, DatabaseError, DrillBroken, GuardiaError
 from blocks.site import Site
 from tasks import backups, cluster, drill, invariants, manifest, own_dumps, postgres, restore, snapshot
 from tasks.backups import Backup, Proof
@@ -22,10 +22,19 @@ DATABASE = "guardia_drill"  # what a backup is restored as
 def prove(site: Site, name: str) -> Proof:
     """Restore the backup, or the dump of the site's own script, into a drill and compare it with what it must be.
 
-    Whatever is wrong with the backup is a verdict. What is wrong with anything else is raised, and says nothing of the
-    backup: ConfigError for a name that is not there or an invariant that cannot be asked, StoreError, HostError,
-    DatabaseError, CommandError, NoSpace. (Backup Failed, step 3.)
+    Whatever is wrong with the backup is a verdict, and not tried again. Raises ConfigError for a name that is not there
+    or an invariant that cannot be asked, DrillBroken for anything else, which is tried three times in all. (Backup
+    Failed, step 3.)
     """
+    try:
+        return _prove(site, name)
+    except ConfigError:
+        raise
+    except GuardiaError as error:
+        raise DrillBroken(f"{name} could not be proven: {error.what}", error.cure) from error
+
+
+def _prove(site: Site, name: str) -> Proof:
     if name.endswith(own_dumps.SUFFIX):
         file = own_dumps.find(site, name)
         with drill.drill(site) as server:

@@ -30,6 +30,7 @@ from tasks import (
     swap,
     timeline,
 )
+from tasks.backups import Backups
 from tasks.command import Plan, Statement
 from tasks.damage import Damage
 from tasks.loss import How, Loss
@@ -81,6 +82,12 @@ class SetAside(BaseModel):
     def summary(self) -> str:
         """One line for the timeline."""
         return self.names.kept
+
+
+@look("List the backups", kept=True)
+def candidates(site: Site) -> Backups:
+    """Those there were when the run began: its own safety backup is none. (Data Loss / Corruption, step 3.)"""
+    return backups.listed.fn(site)
 
 
 @look("Look at recent data")

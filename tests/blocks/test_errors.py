@@ -25,7 +25,7 @@ def test_the_tree_in_the_docstring_is_the_tree(kind: type[GuardiaError]) -> None
 
 def test_only_a_lost_connection_is_worth_another_try() -> None:
     lost = {kind.__name__ for kind in KINDS if not kind.permanent}
-    assert lost == {"HostUnreachable", "DatabaseUnreachable", "StoreUnreachable"}
+    assert lost == {"HostUnreachable", "DatabaseUnreachable", "StoreUnreachable", "DrillBroken"}
 
 
 def test_an_error_without_a_cure_has_no_space_at_its_end() -> None:

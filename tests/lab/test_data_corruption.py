@@ -1,0 +1,90 @@
+"""The data-corruption playbook against a practice shop whose data is really damaged."""
+
+import mailbox
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab import faults
+from tests.lab.database import sql
+from tests.lab.seaweed import Store, seaweed
+from tests.lab.served import Guardia, served
+from tests.lab.vps import PracticeVps, wait_healthy
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(scope="module")
+def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with seaweed(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def guardia(machine: PracticeVps, s3_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guardia]:
+    with served(machine, tmp_path_factory.mktemp("damage"), store=s3_store) as running:
+        assert running.wait(running.start("daily-backup"))["name"] == "Backed up"
+        assert running.wait(running.start("verify-backup"))["name"] == "Proven"
+        yield running
+
+
+def answer(guardia: Guardia, run: str, *words: str) -> None:
+    done = guardia.command("approve", run, "--as", "Ana", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    guardia.wait(run, lambda state: state["type"] != "PAUSED")
+
+
+def next_question(guardia: Guardia, run: str) -> dict[str, Any]:
+    state = guardia.wait_for_gate(run)
+    assert state["type"] == "PAUSED", (state, guardia.timeline(run)[-3:])
+    asked: list[dict[str, Any]] = [entry for entry in guardia.timeline(run) if entry["kind"] == "asked"]
+    return asked[-1]
+
+
+def ended(guardia: Guardia, run: str, name: str) -> None:
+    state = guardia.wait(run)
+    assert state["name"] == name, (state, guardia.timeline(run)[-4:])
+
+
+def test_deleted_sales_are_rescued_row_by_row(vps: PracticeVps, guardia: Guardia) -> None:
+    before = sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s")
+    faults.inject(vps, "tenant-sales-deleted")
+    assert sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s") != before
+    run = guardia.start("data-corruption", reason="a tenant reports missing sales")
+    asked = next_question(guardia, run)
+    assert "missing" in asked["text"]
+    answer(guardia, run, "--choose", "rescue")
+    asked = next_question(guardia, run)
+    assert "Put rows back" in asked["what"], asked
+    answer(guardia, run)
+    asked = next_question(guardia, run)
+    assert "Write to" in asked["what"], asked
+    answer(guardia, run)
+    ended(guardia, run, "Resolved")
+    assert sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s") == before
+    wait_healthy(vps)
+    letters = [str(mail["To"]) for mail in mailbox.Maildir(vps.mail, create=False) if "Your data" in str(mail["Subject"])]
+    assert len(letters) == 1 and letters[0].startswith("owner@")
+
+
+def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: PracticeVps, guardia: Guardia) -> None:
+    rows = sql(vps, "SELECT count(*) FROM receipt_mail")
+    faults.inject(vps, "table-dropped")
+    run = guardia.start("data-corruption", reason="the table is gone")
+    next_question(guardia, run)
+    answer(guardia, run, "--choose", "whole restore")
+    asked = next_question(guardia, run)
+    assert "in the place of" in asked["what"], asked
+    answer(guardia, run)
+    while guardia.wait_for_gate(run)["type"] == "PAUSED":
+        answer(guardia, run, "--refuse")
+    assert sql(vps, "SELECT count(*) FROM receipt_mail") == rows
+    assert "_old_" in sql(vps, "SELECT string_agg(datname, ' ') FROM pg_database")
+    wait_healthy(vps)
+    run = guardia.start("undo-restore")
+    next_question(guardia, run)
+    answer(guardia, run)
+    ended(guardia, run, "Resolved")
+    wait_healthy(vps)
+    assert sql(vps, "SELECT to_regclass('receipt_mail') IS NULL") == "t"
