@@ -11,6 +11,7 @@ import pytest
 from tests.lab import faults
 from tests.lab.engine import engine
 from tests.lab.home import LabError
+from tests.lab.seaweed import Store, seaweed
 from tests.lab.ssh import ssh_argv
 from tests.lab.vps import PracticeVps, down, names, up
 
@@ -44,6 +45,13 @@ def vps(machine: PracticeVps) -> Iterator[PracticeVps]:
     """The session's machine, healthy before the test and healed after it."""
     yield machine
     faults.heal(machine)
+
+
+@pytest.fixture(scope="session")
+def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A real S3 service with one bucket; a test uses a prefix of its own in it."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as store:
+        yield store
 
 
 def ssh(vps: PracticeVps, *command: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
