@@ -143,6 +143,11 @@ def context(site: Site, name: str, what: str = "archive") -> bytes:
 @look("List the backups")
 def listed(site: Site) -> Backups:
     """The backups in the bucket, and whether the newest is as young as promised."""
+    return seen(site)
+
+
+def seen(site: Site) -> Backups:
+    """The backups as they are now."""
     return Backups(items=every(site), at=datetime.now(UTC), rpo=timedelta(hours=_store(site).rpo))
 
 

@@ -87,7 +87,7 @@ class SetAside(BaseModel):
 @look("List the backups", kept=True)
 def candidates(site: Site) -> Backups:
     """Those there were when the run began: its own safety backup is none. (Data Loss / Corruption, step 3.)"""
-    return backups.listed.fn(site)
+    return backups.seen(site)
 
 
 @look("Look at recent data")
