@@ -17,6 +17,14 @@ from tests.lab.writers import Sales, selling
 pytestmark = pytest.mark.lab
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _as_before(machine: PracticeVps) -> Iterator[None]:
+    """The shop's data as it was, for the tests that come after these."""
+    database.keep(machine, "sweep")
+    yield
+    database.put_back(machine, "sweep")
+
+
 @pytest.fixture(scope="module")
 def guardia(machine: PracticeVps, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guardia]:
     with served(machine, tmp_path_factory.mktemp("sweep")) as running:
@@ -42,9 +50,8 @@ def test_every_acknowledged_sale_survives_a_killed_database_and_the_gap_shows(vp
 def test_a_sale_that_was_undone_behind_the_clients_back_counts_as_lost(vps: PracticeVps) -> None:
     with selling(vps, 2, "undone") as sales:
         time.sleep(0.5)
-    victim = next(iter(sales.sold))
-    database.sql(vps, f"DELETE FROM receipt_mail WHERE recipient = '{victim}'")
-    assert sales.lost(vps, "ferreteria_db") == [victim]
+    newest = "DELETE FROM receipt_mail WHERE id = (SELECT max(id) FROM receipt_mail) RETURNING recipient"
+    assert [database.sql(vps, newest)] == sales.lost(vps, "ferreteria_db") != []
 
 
 def test_every_acknowledged_sale_survives_a_power_cut(vps: PracticeVps) -> None:
@@ -65,7 +72,7 @@ def test_what_the_sellers_say_becomes_gaps() -> None:
     assert sales.failed == {"ReadOnly": 1}
 
 
-@pytest.mark.parametrize("count", [0, 3, 6])
+@pytest.mark.parametrize("count", [0, 3])
 def test_a_flow_is_killed_when_the_step_has_just_ended(vps: PracticeVps, guardia: Guardia, count: int) -> None:
     faults.inject(vps, "web-stopped")
     since = sweep.size(guardia)
