@@ -8,10 +8,9 @@
 """
 
 from blocks.site import Site
-from flows.approval import approve
 from flows.backup_now import back_up_and_prove
 from flows.incident import Incident, Outcome
-from flows.playbook import playbook
+from flows.playbook import carry_out, playbook
 from tasks import backup_trouble, cron, schedule
 
 
@@ -28,9 +27,8 @@ def backup_failed(site: Site, incident: Incident) -> Outcome:
     made = back_up_and_prove(site)  # 2, 3
 
     if jobs.paused:  # 4
-        approve(incident, schedule.resume, site, jobs)
-        schedule.resume(site, jobs)
+        carry_out(incident, schedule.resume, jobs)
     if own.line_missing:
-        approve(incident, cron.add_line, site, own)
-        cron.add_line(site, own)
-    return incident.put_right(made)
+        carry_out(incident, cron.add_line, own)
+    left = backup_trouble.schedules(cron.own_script(site), schedule.jobs(site))
+    return incident.put_right(made, left.findings)

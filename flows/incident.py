@@ -88,9 +88,13 @@ class Incident:
         """Healthy from outside several times in a row, thanks to `how`."""
         return Outcome(kind="resolved", summary=how, root_cause=f"not yet analysed; {how}")
 
-    def put_right(self, how: str) -> Outcome:
-        """What was wrong is right again, as its own looks have shown; it was never to be seen from outside."""
-        return self.unresolved() if timeline.planning() else self.resolved(how)
+    def put_right(self, done: str, left: list[str]) -> Outcome:
+        """What was wrong inside is right again, but for what is `left`; it was never to be seen from outside."""
+        if timeline.planning():
+            return self.unresolved()
+        if left:
+            return Outcome(kind="unresolved", summary=f"{done}. Still wrong: {'; '.join(left)}.")
+        return self.resolved(done)
 
     def unresolved(self, why: str = "Everything that the playbook knows was tried.") -> Outcome:
         """The playbook is at its end and the site is still down."""

@@ -47,6 +47,13 @@ def found(site: Site, own: Own, jobs: Jobs) -> Trouble:
     return Trouble(findings=[*stale, *damaged, *_of_jobs(jobs, newest), *own.problems])
 
 
+@look("Check that the schedules are right")
+def schedules(own: Own, jobs: Jobs) -> Trouble:
+    """What would keep the next backup from being started. (Backup Failed, step 4.)"""
+    line = ["the cron line of the site's own backup is missing"] if own.line_missing else []
+    return Trouble(findings=[*_off(jobs), *line])
+
+
 def _of_bucket(newest: Backup | None, now: datetime, promised: timedelta) -> list[str]:
     if newest is None or newest.manifest is None:
         return ["there is no backup in the bucket"]
@@ -62,8 +69,9 @@ def _of_jobs(jobs: Jobs, newest: Backup | None) -> list[str]:
     proven = newest.proof.at if newest and newest.proof and newest.proof.verdict == "proven" else None
     since = {"daily-backup": good, "verify-backup": proven}
     failed = [run for run in jobs.last if not run.ok and not ((made := since[run.job]) and made > run.at)]
-    return [
-        *(f"{job} has no schedule: start `guardia up` again" for job in jobs.missing),
-        *(f"the schedule of {job} is paused" for job in jobs.paused),
-        *(f"the last run of {run.job} ended as {run.words}" for run in failed),
-    ]
+    return _off(jobs) + [f"the last run of {run.job} ended as {run.words}" for run in failed]
+
+
+def _off(jobs: Jobs) -> list[str]:
+    missing = [f"{job} has no schedule: start `guardia up` again" for job in jobs.missing]
+    return missing + [f"the schedule of {job} is paused" for job in jobs.paused]

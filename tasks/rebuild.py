@@ -8,13 +8,15 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel
 
-from blocks.errors import BadBackup, CommandError, ConfigError
+from blocks.errors import BadBackup, CommandError, ConfigError, NoSpace
 from blocks.site import Site
-from tasks import backups, compose, postgres, recover, ssh, swap, timeline, volume
+from tasks import backups, cluster, compose, host, postgres, recover, ssh, swap, timeline, volume
 from tasks.command import Command, Plan, Statement
 from tasks.docker import QUICK
+from tasks.postgres import Server
 from tasks.steps import act, look
 
+ROOM = 2  # times the database's size: its archive and its log are there too while it is restored
 PATIENCE = 180  # seconds that a new cluster may take to be made
 
 # --- commands -------------------------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ class Choice(BaseModel):
 @look("Choose the newest proven backup", kept=True)
 def newest_proven(site: Site) -> Choice:
     """What to restore; kept, so that a resumed run goes on with it. Raises BadBackup if no backup is proven,
-    ConfigError if there is no bucket.
+    NoSpace, ConfigError if there is no bucket.
 
     (Database Connection Lost, step 5.)
     """
@@ -80,6 +82,7 @@ def newest_proven(site: Site) -> Choice:
     for backup in backups.every(site):
         if backup.manifest is not None and backup.proof is not None and backup.proof.verdict == "proven":
             folder = volume.where(site)
+            _refuse_small_disk(site, folder.path, backup.manifest.database_bytes)
             return Choice(
                 backup=backup.name, snapshot_at=backup.manifest.snapshot_at, proven_at=backup.proof.at,
                 restore_seconds=backup.proof.restore_seconds, folder=folder, aside=_aside(site, folder.path),
@@ -87,6 +90,17 @@ def newest_proven(site: Site) -> Choice:
     raise BadBackup(
         f"No backup of {site.name} is proven.", "Prove one with `guardia verify BACKUP`, then start this one again."
     )
+
+
+def _refuse_small_disk(site: Site, path: str, database_bytes: int) -> None:
+    """Before the old folder is moved, not after it: it stays on the same disk."""
+    size, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, path)
+    if size and free < ROOM * database_bytes:
+        raise NoSpace(
+            f"{path} on {site.host.address} has {free >> 20} MiB free; a second database needs about "
+            f"{ROOM * database_bytes >> 20}.",
+            "Free some or enlarge the disk, then start this one again.",
+        )
 
 
 def _aside(site: Site, path: str) -> str:
@@ -114,9 +128,19 @@ def _rebuild(_plan: Plan, site: Site, found: Choice) -> str:
         ssh.run(site.host, command)
     volume.wait_until_serving(site, PATIENCE)
     recover.restore_beside(site, found.backup)  # and compare it
-    swap.swap(postgres.production(site), recover.names(site, found.backup))
+    _put_in_place(postgres.production(site), recover.names(site, found.backup))
     ssh.run(site.host, compose.start(site))
     return f"{found.backup} is live; the old data folder is {found.aside}"
+
+
+def _put_in_place(server: Server, names: swap.Names) -> None:
+    """Swap, and drop the empty database that the image made: nobody shall take it for what was live before."""
+    with cluster.maintenance(server) as connection:
+        restored = cluster.exists(connection, names.new)
+    if restored:
+        swap.swap(server, names)
+    with cluster.maintenance(server) as connection:
+        cluster.drop(connection, names.kept)
 
 
 @act("Restore into a new data folder", gate="restore", do=_rebuild, by=("site",))
@@ -126,13 +150,15 @@ def rebuild(site: Site, found: Choice) -> Plan:
     (Database Connection Lost, step 5.)
     """
     names = recover.names(site, found.backup)
-    beside = Statement("postgres", f'CREATE DATABASE "{names.new}"  -- the backup goes there and is compared exactly')
+    before = f'CREATE DATABASE "{names.new}"  -- the backup goes there and is compared exactly'
+    after = f'DROP DATABASE "{names.kept}"  -- the empty one that the image made'
+    sql = (before, *swap.statements(names), after)
     return Plan(
         what=f"Restore the backup {found.backup} into a new data folder",
         where=site.host.address,
         commands=(
-            *_move_away(site, found), *_begin_anew(site, found), beside,
-            *(Statement("postgres", line) for line in swap.statements(names)), compose.start(site),
+            *_move_away(site, found), *_begin_anew(site, found),
+            *(Statement("postgres", line) for line in sql), compose.start(site),
         ),
         cost=f"Everything written after {found.snapshot_at:%Y-%m-%d %H:%M:%S} UTC is lost to the site; it stays, as "
         f"far as it can be read, in {found.aside}. Down for about {found.restore_seconds + 30:.0f} s more.",

@@ -79,9 +79,20 @@ def test_a_missing_line_is_added_once_and_nothing_else_changes(
     assert cron.own_script.fn(site).ok
 
 
-def test_a_log_that_cannot_be_read_is_a_finding(site: Site, ssh_server: SshServer) -> None:
+def test_a_script_that_has_not_run_yet_has_no_log_and_that_is_no_failure(site: Site, ssh_server: SshServer) -> None:
     (ssh_server.work / "log" / "b.log").unlink()
-    assert "its log cannot be read: `tail --lines=100" in cron.own_script.fn(site).problems[0]
+    (ssh_server.work / "log" / "cron").write_text(LINE + "\n")
+    found = cron.own_script.fn(site)
+    assert found.ok
+    assert "(no log yet: `tail --lines=100" in found.text
+
+
+def test_a_log_that_ends_badly_is_a_finding(site: Site, ssh_server: SshServer) -> None:
+    (ssh_server.work / "log" / "b.log").write_text(STARTED + "pg_dump: error: out of memory\n")
+    (ssh_server.work / "log" / "cron").write_text(LINE + "\n")
+    found = cron.own_script.fn(site)
+    assert "pg_dump: error: out of memory" in found.summary
+    assert not found.line_missing
 
 
 def test_a_site_without_scripts_of_its_own_has_nothing_wrong() -> None:
