@@ -1,0 +1,208 @@
+"""The site's old dumps pass unchanged; what else psql would run does not."""
+
+import gzip
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blocks.errors import BadBackup
+from tasks.plain_sql import Seen, gunzip, screen
+from tests.postgres_server import PostgresServer
+from tests.tasks.test_manifest import EXOTIC, taken
+
+HEAD = b"--\n-- PostgreSQL database dump\n--\n\n\\restrict aB3\n\nSET standard_conforming_strings = on;\n"
+TAIL = b"--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict aB3\n\n"
+TRAPS = rb"""
+CREATE FUNCTION public.f() RETURNS text
+    LANGUAGE plpgsql
+    AS $_$ BEGIN RETURN '\! ls; $$ '; END $_$;
+CREATE FUNCTION public.g(n integer) RETURNS integer
+    LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT CASE WHEN (n > 0) THEN 1 ELSE 2 END;
+ SELECT 3;
+END;
+CREATE RULE r AS
+    ON INSERT TO public.a DO ALSO ( DELETE FROM public.b; DELETE FROM public.c; );
+COMMENT ON TABLE public.a IS 'it''s ; "x" -- \! ';
+COMMENT ON TABLE public.a IS E'it\'s \\';
+/* nested /* ; \! */ ' */
+CREATE TABLE public."odd;""\!" (a$b$c integer DEFAULT 1);
+COPY public.a (id, "t;x") FROM stdin;
+1	\\.
+2	\\! ls
+\N	it's $$
+\.
+
+COPY public."odd;""\!" (a$b$c) FROM stdin;
+\.
+
+COPY public.nothing  FROM stdin;
+
+
+\.
+
+SELECT pg_catalog.setval('public.a_id_seq', 2, true);
+"""
+DUMP = HEAD + TRAPS + TAIL
+ROWS = {"public.a": 3, 'public."odd;""\\!"': 0, "public.nothing": 2}
+
+
+def screened(*chunks: bytes) -> tuple[bytes, dict[str, int]]:
+    seen = Seen()
+    return b"".join(screen(chunks, seen)), seen.rows
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+@given(st.lists(st.integers(min_value=0, max_value=len(DUMP))))
+def test_a_dump_passes_unchanged_however_it_is_cut(cuts: list[int]) -> None:
+    assert screened(*pieces(DUMP, cuts)) == (DUMP, ROWS)
+
+
+def test_a_dump_passes_byte_by_byte() -> None:
+    assert screened(*(DUMP[i : i + 1] for i in range(len(DUMP)))) == (DUMP, ROWS)
+
+
+@given(st.integers(min_value=0, max_value=DUMP.index(b"dump complete") + len("dump complet")), st.lists(st.integers(0)))
+def test_a_truncated_dump_is_refused_wherever_it_ends(end: int, cuts: list[int]) -> None:
+    with pytest.raises(BadBackup, match="cut off in line"):
+        screened(*pieces(DUMP[:end], cuts))
+
+
+REFUSED = {
+    rb"\! touch /tmp/owned": "psql command",
+    rb"\connect other": "psql command",
+    rb"\c other": "psql command",
+    rb"\i /etc/passwd": "psql command",
+    rb"\restrict aB3 \! ls": "psql command",
+    rb"SELECT 1 \! ls": "psql command within a statement",
+    rb"CREATE TABLE a () \gexec": "psql command within a statement",
+    b"\\\\! ls": "psql command",
+    b"COPY public.a (id) FROM PROGRAM 'ls';": "COPY that is none",
+    b"COPY public.a (id) FROM '/etc/passwd';": "COPY that is none",
+    b"COPY public.a (id) TO PROGRAM 'cat';": "COPY that is none",
+    b"COPY (SELECT 1) TO '/tmp/x';": "COPY that is none",
+    b"copy public.a from program 'ls';": "does not write",
+    b"COPY public.a (id) FROM stdin; SELECT 1;\n\\.": "COPY that is none",
+    b"COPY public.a (id) FROM stdin;\n1\n\\.\r\n\\! ls\n\\.": "begins with",
+    b"COPY public.a (id) FROM stdin;\n1\n\\.x\n\\.": "begins with",
+    b"SELECT pg_read_file('/etc/passwd');": "does not write",
+    b"CREATE TABLE a (b text DEFAULT pg_read_file('/etc/passwd'));": "reaches outside the database by PG_READ_FILE",
+    b"CREATE VIEW a AS SELECT * FROM public.dblink('host=x', 'SELECT 1') AS t(a int);": "reaches outside",
+    b"CREATE VIEW a AS SELECT pg_catalog.lo_import('/etc/passwd');": "reaches outside",
+    b"SELECT pg_catalog.setval('a', 1, true), pg_ls_dir('/');": "does not write",
+    b"SELECT pg_catalog.set_config('session_replication_role', 'replica', false);": "does not write",
+    b"ALTER SYSTEM SET archive_command = 'x';": "does not write",
+    b"ALTER ROLE x SUPERUSER;": "does not write",
+    b"CREATE ROLE x SUPERUSER;": "does not write",
+    b"CREATE USER x;": "does not write",
+    b"CREATE DATABASE x;": "does not write",
+    b"DROP DATABASE IF EXISTS ferreteria_db;": "does not write",
+    b"ALTER DATABASE ferreteria_db SET search_path = evil;": "does not write",
+    b"CREATE TABLESPACE x LOCATION '/tmp';": "does not write",
+    b"CREATE SERVER x FOREIGN DATA WRAPPER y;": "does not write",
+    b"CREATE SUBSCRIPTION x CONNECTION 'host=y' PUBLICATION z;": "does not write",
+    b"CREATE LANGUAGE plpython3u;": "does not write",
+    b"DROP TABLE public.sale;": "does not write",
+    b"DELETE FROM public.sale;": "does not write",
+    b"TRUNCATE public.sale;": "does not write",
+    b"INSERT INTO public.a VALUES (1);": "does not write",
+    b"DO $$ BEGIN END $$;": "does not write",
+    b"LOAD 'x';": "does not write",
+    b"SET ROLE postgres;": "does not write",
+    b"SET SESSION AUTHORIZATION postgres;": "does not write",
+    b"SET client_encoding = 'SJIS';": "does not write",
+    b"SET standard_conforming_strings = off;": "does not write",
+    b"ROLLBACK;": "does not write",
+    b"/* x */ -- y\n  DELETE FROM a;": "DELETE FROM a",
+    # What hides in a string for one reader and stands outside of it for another.
+    b"COMMENT ON TABLE a IS 'x\\'; DELETE FROM a; --';": "does not write: DELETE",
+    b"COMMENT ON TABLE a IS E'x'\n'\\'; DELETE FROM a; --';": "string in two parts",
+    b"COMMENT ON TABLE a IS E'x' -- y\n'\\'; DELETE FROM a; --';": "string in two parts",
+    b"CREATE TABLE a$b$ (); DELETE FROM a; CREATE TABLE c$b$ ();": "does not write: DELETE",
+    b"CREATE TABLE begin (); DELETE FROM a; CREATE TABLE b ();": "does not write: DELETE",
+    b"CREATE TABLE a ()); DELETE FROM a;": "does not write: DELETE",
+    b"COMMENT ON TABLE a IS 'x\0';": "NUL byte",
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_pg_dump_does_not_write_is_refused(said: bytes) -> None:
+    with pytest.raises(BadBackup, match=REFUSED[said]):
+        screened(HEAD + said + b"\n" + TAIL)
+    with pytest.raises(BadBackup, match=REFUSED[said]):
+        screened(*((HEAD + said + b"\n" + TAIL)[i : i + 1] for i in range(len(HEAD + said + TAIL) + 1)))
+
+
+def test_the_refused_statement_is_named_with_its_line() -> None:
+    with pytest.raises(BadBackup, match=r"does not write: DROP ROLE x; \(line 11\)"):
+        screened(HEAD + b"COPY public.a (id) FROM stdin;\n1\n\\.\nDROP ROLE x;\n" + TAIL)
+
+
+def test_nothing_is_passed_on_from_a_refused_statement() -> None:
+    passed = []
+    with pytest.raises(BadBackup):
+        for data in screen([HEAD, b"\nDELETE FROM a;\n", TAIL], Seen()):
+            passed.append(data)
+    assert b"DELETE" not in b"".join(passed)
+
+
+def test_a_dump_that_goes_on_after_its_end_is_refused() -> None:
+    with pytest.raises(BadBackup, match="something after its end"):
+        screened(DUMP + DUMP)
+
+
+def test_a_string_that_says_the_dump_is_complete_does_not_complete_it() -> None:
+    mark = b"COMMENT ON TABLE a IS '\n-- PostgreSQL database dump complete\n';\n"
+    with pytest.raises(BadBackup, match="cut off"):
+        screened(HEAD + mark)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-owner", "--no-acl", "--clean", "--if-exists")])
+def test_a_dump_of_one_of_everything_passes_and_its_rows_are_counted(
+    postgres: PostgresServer, options: tuple[str, ...]
+) -> None:
+    postgres.create("plain", EXOTIC.replace('"Cajera Ñandú"', "CURRENT_USER"))
+    with postgres.connect("plain") as connection:
+        connection.execute("DROP FOREIGN DATA WRAPPER nowhere CASCADE")  # another server: refused
+    dump = postgres.run("pg_dump", *options, "-d", postgres.dsn("plain"), stdout=-1).stdout
+    passed, rows = screened(*(dump[i : i + 1000] for i in range(0, len(dump), 1000)))
+    assert passed == dump
+    assert rows == {name: table.rows for name, table in taken(postgres, "plain").tables.items()}
+
+
+def test_a_gzip_file_unpacks_however_it_is_cut() -> None:
+    data = DUMP * 1000
+    packed = gzip.compress(data)
+    for size in (1, 7, 1 << 20):
+        assert b"".join(gunzip(packed[i : i + size] for i in range(0, len(packed), size))) == data
+
+
+def test_much_from_little_is_unpacked_in_small_pieces() -> None:
+    assert max(map(len, gunzip([gzip.compress(bytes(50 << 20))]))) <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "cut off"),
+        (gzip.compress(b""), "empty"),
+        (gzip.compress(DUMP)[:-1], "cut off"),
+        (gzip.compress(DUMP)[:50], "cut off"),
+        (DUMP, "no gzip file"),
+        (gzip.compress(DUMP) + b"x", "goes on after"),
+        (gzip.compress(DUMP) + gzip.compress(DUMP), "goes on after"),
+        (gzip.compress(DUMP)[:-8] + bytes(8), "damaged"),
+        (gzip.compress(DUMP)[:100] + b"\xff\xff" + gzip.compress(DUMP)[102:], "damaged|cut off"),
+    ],
+)
+def test_a_damaged_gzip_file_is_refused(data: bytes, said: str) -> None:
+    for chunks in ([data], [data[i : i + 1] for i in range(len(data))]):
+        with pytest.raises(BadBackup, match=said):
+            list(gunzip(chunks))
