@@ -27,7 +27,7 @@ def violations(connection: Connection[Any], text: str) -> dict[str, int]:
                 connection.execute('SET LOCAL search_path = "$user", public')
                 count = sql.SQL("SELECT count(*) FROM ({}\n) AS violating").format(sql.SQL(query))
                 (found[name],) = connection.execute(count).fetchone() or (0,)
-        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError, psycopg.InternalError) as error:
             said = str(error).splitlines()[0]
             raise ConfigError(
                 f"The invariant {name!r} cannot be asked: {said}.", "Correct it in [database]."

@@ -39,8 +39,8 @@ class Shop:
         self.archive = subprocess.run(["zstd", "-qc", str(dump)], check=True, capture_output=True).stdout
         digest = hashlib.sha256(self.archive).hexdigest()
         self.manifest = Manifest(
-            site="tandil", name="2026-11-24T030000Z", database="shop", snapshot_at=datetime(2026, 11, 24, 3, tzinfo=UTC),
-            seconds=1, database_bytes=1 << 20, contents=contents, globals_sql="",
+            site="tandil", name="2026-11-24T030000Z", database="shop", seconds=1,
+            snapshot_at=datetime(2026, 11, 24, 3, tzinfo=UTC), database_bytes=1 << 20, contents=contents, globals_sql="",
             archive=Archive(
                 key="k", compression="zstd", sha256=digest, bytes=len(self.archive), stored_sha256=digest,
                 stored_bytes=len(self.archive),
