@@ -66,7 +66,7 @@ def screen(chunks: Iterable[bytes], seen: Seen) -> Iterator[bytes]:
 
 _NAME = rb'(?:"(?:[^"]|"")*"|[\w\x80-\xff$]+)'
 _QUALIFIED = rb"(?:%b\.)?%b" % (_NAME, _NAME)
-_COPY = re.compile(rb"COPY (%b) (?:\((?:%b(?:, )?)+\))? ?FROM stdin;" % (_QUALIFIED, _NAME))
+_COPY = re.compile(rb"COPY (%b) (?:\(%b(?:, %b)*\))? ?FROM stdin;" % (_QUALIFIED, _NAME, _NAME))
 _RESTRICT = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n")
 _LARGE_OBJECT = (
     rb"SELECT pg_catalog\.(?:lo_create\('\d+'\)|lo_open\('\d+', \d+\)|lowrite\(0, '\\x[0-9a-f]*'\)|lo_close\(0\)"
@@ -82,8 +82,7 @@ _ENCODING = rb"'(?:UTF8|SQL_ASCII|(?:LATIN|WIN|ISO_8859_|EUC_)\w+|KOI8[RU])'"
 _ALLOWED = re.compile(
     rb"SET (?:(?:statement|lock|idle_in_transaction_session|transaction)_timeout = 0|client_encoding = " + _ENCODING +
     rb"|standard_conforming_strings = on|(?:check_function_bodies|row_security) = (?:off|on|false|true)"
-    rb"|xmloption = content"
-    rb"|client_min_messages = warning|default_tablespace = ''|default_table_access_method = heap"
+    rb"|xmloption = content|client_min_messages = warning|default_tablespace = ''|default_table_access_method = heap"
     rb"|default_with_oids = false);"
     rb"|SELECT pg_catalog\.set_config\('search_path', '', false\);"
     rb"|SELECT pg_catalog\.setval\('(?:[^']|'')+', -?\d+, (?:true|false)\);"

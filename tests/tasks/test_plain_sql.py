@@ -88,6 +88,7 @@ REFUSED = {
     b"COPY public.a (id) FROM '/etc/passwd';": "COPY that is none",
     b"COPY public.a (id) TO PROGRAM 'cat';": "COPY that is none",
     b"COPY (SELECT 1) TO '/tmp/x';": "COPY that is none",
+    b"COPY public.a (%b-) FROM stdin;" % (b"a" * 5000): "COPY that is none",
     b"copy public.a from program 'ls';": "does not write",
     b"COPY public.a (id) FROM stdin; SELECT 1;\n\\.": "COPY that is none",
     b"COPY public.a (id) FROM stdin;\n1\n\\.\r\n\\! ls\n\\.": "begins with",
