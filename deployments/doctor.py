@@ -1,6 +1,7 @@
 """Check, changing nothing, every connection and permission that a playbook will need."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,9 +9,12 @@ from rich.table import Table
 
 from blocks.errors import CommandFailed, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import compose, docker, host, http, notify, ssh
-from tasks.command import Command, Step, programs
+from tasks import compose, cron, docker, free_space, host, http, notify, postgres, rebuild, ssh, volume
+from tasks.command import Command, Plan, Step, programs
+from tasks.free_space import Occupied
 from tasks.host import BootId
+from tasks.rebuild import Choice
+from tasks.volume import Folder, Wrong
 
 Check = tuple[str, Callable[[], str]]
 
@@ -64,8 +68,40 @@ def catalogue(site: Site) -> list[Command]:
     looks += [compose.logs(site, service) for service in site.services.all()]
     looks += [docker.journal()]
     looks += [compose.env_file(site)] if site.env_file else []
+    looks += _looks_at_data(site)
+    acts += _acts_on_data(site)
     steps = looks + [step for plan in acts for step in plan.commands]
     return list(dict.fromkeys(command for step in steps for command in programs(step)))
+
+
+# Words that stand for what only the VPS knows.
+_DATA = Folder(path="/DATA", uid=999, gid=999, container="CONTAINER")
+_FULL = Occupied(slots=["SLOT"], copies=["COPY"], device="DEVICE", reserved=1)
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_CHOICE = Choice(
+    backup="BACKUP", snapshot_at=_LONG_AGO, proven_at=_LONG_AGO, restore_seconds=0, folder=_DATA, aside="/ASIDE/DATA"
+)
+
+
+def _looks_at_data(site: Site) -> list[Step]:
+    """How the database's container, its data folder and the site's own backups are looked at."""
+    path, scripts = _DATA.path, site.own_scripts
+    looks: list[Step] = [compose.ps(site, site.services.db), postgres.container(site)]
+    looks += [volume.inspect(_DATA.container), volume.users(_DATA.container), volume.wrong_files(path, _DATA.uid)]
+    looks += [free_space.wal_size(path), free_space.list_slots(path), free_space.device(path)]
+    looks += [free_space.reserve("DEVICE"), rebuild.same_place(path, "/var/backups"), rebuild.is_there(_CHOICE.aside)]
+    looks += [cron.read_end(scripts.log)] if scripts and scripts.log else []
+    looks += [cron.read_table(scripts.cron_file)] if scripts and scripts.cron_file else []
+    return looks
+
+
+def _acts_on_data(site: Site) -> list[Plan]:
+    """How a lost database and a missing cron line are put right."""
+    acts = [compose.restart_database.plan(site), volume.give_back.plan(site, Wrong(folder=_DATA))]
+    acts += [free_space.free_space.plan(site, docker.Leftovers(), _FULL)]
+    acts += [rebuild.rebuild.plan(site, _CHOICE)] if site.database else []
+    acts += [cron.add_line.plan(site, cron.Own())] if site.own_scripts and site.own_scripts.cron_line else []
+    return acts
 
 
 def _outside(site: Site) -> str:

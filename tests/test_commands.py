@@ -13,7 +13,7 @@ from rich.console import Console
 from blocks.host import Host
 from blocks.site import Site
 from deployments import doctor
-from tasks import ssh
+from tasks import ssh, volume
 from tests import hostile, sample
 from tests.ssh_server import SshServer
 
@@ -34,19 +34,68 @@ CATALOGUE = """\
   COMPOSE logs --no-color --timestamps --tail=100 nginx
   journalctl --no-pager --output=short-iso --lines=100 --unit=docker.service
   cat /root/ferreteria/.env.prod
+  COMPOSE ps --all --format json db
+  COMPOSE ps --all --quiet db
+  docker inspect --type container --format 'FORMAT' CONTAINER
+  docker cp CONTAINER:/etc/passwd -
+  find /DATA TESTS -printf '%U:%G %m %p\\n'
+  du -s -k --dereference-args /DATA/pg_wal
+  find /DATA/pg_replslot -mindepth 1 -maxdepth 1 -type d -printf '%f\\n'
+  findmnt --noheadings --output SOURCE --target /DATA
+  tune2fs -l DEVICE
+  stat --format %d /DATA /var/backups
+  test -e /ASIDE/DATA
   docker version --format '{{.Server.Version}}'
 * COMPOSE restart
 * systemctl reboot
 * COMPOSE up --detach --no-build --no-recreate
 * docker system prune -f
-""".replace(
-    "COMPOSE", "docker compose -f /root/ferreteria/docker-compose.prod.yml --env-file /root/ferreteria/.env.prod"
-)
+* COMPOSE restart db
+* chown --recursive 999:999 /DATA
+* chmod --recursive u=rwX,go= /DATA
+* journalctl --vacuum-size=16M
+* rm -f -- COPY
+* tune2fs -r 0 DEVICE
+* COMPOSE up --detach --no-build --no-recreate --no-deps db
+* tune2fs -r 1 DEVICE
+"""
+WITH_DATA = """\
+  tail --lines=100 /var/log/backup.log
+  cat /etc/cron.d/shop
+* COMPOSE stop web db
+* install -d -m 700 /ASIDE
+* mv --no-target-directory /DATA /ASIDE/DATA
+* install -d -m 700 -o 999 -g 999 /DATA
+* tee --append /etc/cron.d/shop
+"""
+
+
+SHORT = {
+    "COMPOSE": "docker compose -f /root/ferreteria/docker-compose.prod.yml --env-file /root/ferreteria/.env.prod",
+    "TESTS": "'(' '!' -uid 999 -o '!' -type l '(' '!' -perm -u=rw -o -type d '!' -perm -u=rwx ')' "
+    "-o -path /DATA -perm /g=w,o=rwx ')'",
+    "'FORMAT'": f"'{volume._FORMAT}'",
+}
+
+
+def lines(catalogue: str) -> list[str]:
+    """A catalogue as it is printed, its short words spelt out."""
+    for short, whole in SHORT.items():
+        catalogue = catalogue.replace(short, whole)
+    return catalogue.splitlines()
 
 
 def test_guardia_runs_these_commands_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
     doctor.print_commands(sample.site(), Console(soft_wrap=True))
-    assert capsys.readouterr().out == CATALOGUE
+    assert capsys.readouterr().out.splitlines() == lines(CATALOGUE)
+
+
+def test_a_site_with_a_database_and_scripts_of_its_own_adds_these(capsys: pytest.CaptureFixture[str]) -> None:
+    scripts = {"log": "/var/log/backup.log", "cron_file": "/etc/cron.d/shop", "cron_line": "0 3 * * * root backup"}
+    site = sample.site(database={"name": "shop", "user": "shop", "password": "secret"}, own_scripts=scripts)
+    doctor.print_commands(site, Console(soft_wrap=True))
+    added = [line for line in capsys.readouterr().out.splitlines() if line not in lines(CATALOGUE)]
+    assert added == lines(WITH_DATA)
 
 
 # Every text that reaches a command, and every text of the operator's that might.
