@@ -1,5 +1,6 @@
 """The README and docs/ say what is true."""
 
+import base64
 import re
 import tomllib
 from pathlib import Path
@@ -43,8 +44,12 @@ def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder with the example, and where it says that its secrets are."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GUARDIA_SMTP_PASSWORD", "hunter2")
+    monkeypatch.setenv("GUARDIA_DB_PASSWORD", "hunter2")
+    monkeypatch.setenv("GUARDIA_S3_SECRET", "hunter2")
+    monkeypatch.setenv("GUARDIA_ENCRYPTION_KEY", base64.b64encode(bytes(32)).decode())
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/guardia_ed25519").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n…\n")
+    (tmp_path / "invariants.sql").write_text("-- name: no sale is free\nSELECT id FROM public.sale WHERE total = 0;\n")
     (tmp_path / "ca.pem").write_text(Path(certifi.where()).read_text())
     return tmp_path
 
@@ -77,7 +82,9 @@ def test_what_the_example_shows_commented_out_can_be_read_too(secrets: Path) -> 
 
 
 def test_what_the_example_shows_as_a_default_is_the_default(secrets: Path) -> None:
-    examples = {"address", "ca_certificates", "sentry_url", "github_url"}
+    bucket = {"endpoint", "ca_certificates", "object_lock", "encryption_key", "folder"}
+    inner = {"database": {"invariants"}, "backups": bucket, "drill": {"host"}}
+    examples = dict.fromkeys(("address", "ca_certificates", "sentry_url", "github_url", "own_scripts"), True) | inner
     silent = _site(secrets, EXAMPLE).model_dump(exclude=examples)
     silent["gates"] |= {"escalate_after": 300, "refuse_after": 3600}  # as for a P1; the default is by severity
     assert _site(secrets, _uncommented(EXAMPLE)).model_dump(exclude=examples) == silent
@@ -85,7 +92,7 @@ def test_what_the_example_shows_as_a_default_is_the_default(secrets: Path) -> No
 
 @pytest.mark.parametrize("setting", sorted(_settings(Site)))
 def test_every_setting_is_in_the_example(setting: str) -> None:
-    assert re.search(rf"(^|[\s\[{{]){setting}( =|\])", _uncommented(EXAMPLE), re.M)
+    assert re.search(rf"(^|[\s\[{{.]){setting}( =|\])", _uncommented(EXAMPLE), re.M)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
