@@ -176,6 +176,18 @@ def test_rows_that_the_chosen_ones_refer_to_come_along_from_any_table(shops: Pai
     assert rescue.put_back(*shops, wanted).rows == wanted.rows
 
 
+def test_a_chain_of_references_is_followed_to_its_end(postgres: PostgresServer) -> None:
+    script = """CREATE TABLE x (id serial PRIMARY KEY); CREATE TABLE y (id int PRIMARY KEY REFERENCES x);
+        CREATE TABLE z (id int PRIMARY KEY REFERENCES y); INSERT INTO x VALUES (7); INSERT INTO y VALUES (7);
+        INSERT INTO z VALUES (7)"""
+    with pair(
+        postgres, script, "DELETE FROM z; DELETE FROM y; DELETE FROM x; SELECT setval('x_id_seq', 7, false)"
+    ) as both:
+        done = put_back(both, "z")
+        assert (list(done.tables), done.rows) == (["public.x", "public.y", "public.z"], 3)
+        assert shop.rows(both[0], "SELECT nextval('x_id_seq')") == [(8,)]
+
+
 def test_changed_rows_are_put_back_only_if_chosen_and_not_touched_since(shops: Pair) -> None:
     live, beside = shops
     live.execute("SET session_replication_role = replica")
