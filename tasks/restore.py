@@ -200,13 +200,17 @@ def _spool(
     manifest = _whole(backup)
     first = (decompressor(),) if manifest.archive.compression == "zstd" else ()
     pipeline = Pipeline((*first, at_most(limit), spool(server, file)), timeout=LONGEST)
-    chunks = _told(backups.opened(site, backup), manifest.archive.bytes, report)
+    failed: list[GuardiaError] = []
+    chunks = _told(backups.opened(site, backup), manifest.archive.bytes, report, failed)
     try:
         ssh.feed(server.host, pipeline, chunks)
     except CommandFailed as error:
         for _ in chunks:  # a damaged archive also breaks the pipeline: the rest of its checksum tells which it was
             pass
-        raise _cause(server, manifest, file, limit, error) from error
+        if not failed:
+            raise _cause(server, manifest, file, limit, error) from error
+    if failed:
+        raise failed[0]
 
 
 def _cause(server: Server, manifest: Manifest, file: str, limit: int, error: CommandFailed) -> GuardiaError:
@@ -224,12 +228,18 @@ def _cause(server: Server, manifest: Manifest, file: str, limit: int, error: Com
     return error
 
 
-def _told(chunks: Iterable[bytes], size: int, report: Callable[[float], object]) -> Iterator[bytes]:
+def _told(
+    chunks: Iterable[bytes], size: int, report: Callable[[float], object], failed: list[GuardiaError]
+) -> Iterator[bytes]:
+    """The chunks. If they fail they just end, so that what writes them down has ended too before it is removed."""
     done = 0
-    for chunk in chunks:
-        yield chunk
-        done += len(chunk)
-        report(0.4 * done / max(size, 1))
+    try:
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            report(0.4 * done / max(size, 1))
+    except GuardiaError as error:
+        failed.append(error)
 
 
 def _run(server: Server, command: Command) -> None:

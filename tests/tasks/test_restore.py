@@ -40,7 +40,8 @@ class Shop:
         digest = hashlib.sha256(self.archive).hexdigest()
         self.manifest = Manifest(
             site="tandil", name="2026-11-24T030000Z", database="shop", seconds=1,
-            snapshot_at=datetime(2026, 11, 24, 3, tzinfo=UTC), database_bytes=1 << 20, contents=contents, globals_sql="",
+            snapshot_at=datetime(2026, 11, 24, 3, tzinfo=UTC), database_bytes=1 << 20, contents=contents,
+            globals_sql="",
             archive=Archive(
                 key="k", compression="zstd", sha256=digest, bytes=len(self.archive), stored_sha256=digest,
                 stored_bytes=len(self.archive),
