@@ -1,6 +1,8 @@
 """What the unit tests share: one Prefect server for the whole session, and real servers to speak to."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,13 +53,20 @@ def mail() -> Iterator[MailServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A PostgreSQL server; each test makes databases of its own in it. Fails in CI where there is none, else skips."""
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; each test makes databases of its own in it. Fails in CI where there is none, else skips.
+
+    Not in pytest's own folder: another session of pytest closes that to all but root, and the server is another user.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="guardia-postgres-"))
     try:
-        server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+        server = PostgresServer(folder)
     except FileNotFoundError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    with server:
-        yield server
+    try:
+        with server:
+            yield server
+    finally:
+        shutil.rmtree(folder)

@@ -27,8 +27,7 @@ class PostgresServer:
     def __enter__(self) -> Self:
         self.folder.mkdir(exist_ok=True)
         if self._as:
-            for folder in (self.folder, *self.folder.parents[:3]):  # pytest makes its folders private
-                folder.chmod(folder.stat().st_mode | 0o011)
+            self.folder.chmod(0o711)
             shutil.chown(self.folder, "postgres", "postgres")
         (self.folder / "password").write_text(PASSWORD)
         (self.folder / "password").chmod(0o644)

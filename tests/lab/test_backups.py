@@ -5,17 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.lab.seaweed import Store, seaweed
+from tests.lab.seaweed import Store
 from tests.lab.served import SITE, Guardia, served
 from tests.lab.vps import PracticeVps
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
-
-
-@pytest.fixture(scope="module")
-def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with seaweed(tmp_path_factory.mktemp("s3")) as store:
-        yield store
 
 
 @pytest.fixture(scope="module")

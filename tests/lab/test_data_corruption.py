@@ -1,6 +1,7 @@
 """The data-corruption playbook against a practice shop whose data is really damaged."""
 
 import mailbox
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,17 +9,11 @@ import pytest
 
 from tests.lab import faults
 from tests.lab.database import sql
-from tests.lab.seaweed import Store, seaweed
+from tests.lab.seaweed import Store
 from tests.lab.served import Guardia, served
 from tests.lab.vps import PracticeVps, wait_healthy
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
-
-
-@pytest.fixture(scope="module")
-def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with seaweed(tmp_path_factory.mktemp("s3")) as store:
-        yield store
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +33,18 @@ def answer(guardia: Guardia, run: str, *words: str) -> None:
 def next_question(guardia: Guardia, run: str) -> dict[str, Any]:
     state = guardia.wait_for_gate(run)
     assert state["type"] == "PAUSED", (state, guardia.timeline(run)[-3:])
-    asked: list[dict[str, Any]] = [entry for entry in guardia.timeline(run) if entry["kind"] == "asked"]
-    return asked[-1]
+    for _ in range(40):  # the server stores entries a moment after they were sent
+        entries = guardia.timeline(run)
+        asked, answered = ([e for e in entries if e["kind"] == kind] for kind in ("asked", "answered"))
+        if len(asked) > len(answered):
+            return dict(asked[-1])
+        time.sleep(0.25)
+    raise AssertionError(f"{run} waits, but its timeline does not say for what: {entries[-3:]}")
 
 
 def ended(guardia: Guardia, run: str, name: str) -> None:
     state = guardia.wait(run)
-    assert state["name"] == name, (state, guardia.timeline(run)[-4:])
+    assert state["name"] == name, f"{state['name']}: {state['message']}"
 
 
 def test_deleted_sales_are_rescued_row_by_row(vps: PracticeVps, guardia: Guardia) -> None:
