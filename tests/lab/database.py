@@ -34,12 +34,14 @@ def keep(vps: PracticeVps, name: str) -> None:
 def put_back(vps: PracticeVps, name: str) -> None:
     """Make the cluster what `keep` kept and start the server; the copy is used up. Nothing kept: nothing done.
 
-    The container is a new one, so that the log does not tell the next test of this one's damage.
+    The container is a new one, so that the log does not tell the next test of this one's damage; data folders that a
+    playbook has moved aside are removed, for the disk is small.
     """
     vps.shell(
         f"""set -e
         [ -e {_file(name)} ] || exit 0
         {COMPOSE} rm --stop --force db
+        rm -rf /var/backups/*/volumes
         mkdir -p {DATA}
         find {DATA} -mindepth 1 -delete
         tar -x -f {_file(name)} -C {DATA}
