@@ -28,9 +28,10 @@ def _back_up_and_prove(site: Site) -> str:
     try:
         with concurrency(job_limit("daily-backup", site.name), strict=True, timeout_seconds=WAIT, lease_duration=60):
             name = back_up(site)
+        with concurrency(job_limit("verify-backup", site.name), strict=True, timeout_seconds=WAIT, lease_duration=60):
+            proof = prove(site, name)
     except TimeoutError:
-        raise Busy(f"A backup of {site.name} has been under way for {WAIT} s.", "Wait for its end.") from None
-    proof = prove(site, name)
+        raise Busy(f"A backup or a drill of {site.name} has been under way for {WAIT} s.", "Wait for its end.") from None
     if proof.verdict == "bad":
         raise BadBackup(f"{name} must not be restored: {proof.words}", "Look at the log of this run.")
     return f"{name} was made and proven: {proof.words}"

@@ -35,11 +35,11 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
         damage = recover.assess(site, last)
         chosen = choose(incident, found, last, damage, wanted)  # 3
         cost = rescue(incident, chosen) if chosen.how == "rescue" else restore(incident, chosen)  # 4
-        recover.check(site)  # 5
+        checked = recover.check(site)  # 5
     if not http.recovery(site, site.recovery_timeout).recovered:  # 6
         return incident.unresolved()
     carry_out(incident, loss.write_to_tenants, cost)
-    return incident.resolved(cost.summary)
+    return incident.resolved(f"{cost.summary}; {checked.summary}")
 
 
 def restore(incident: Incident, chosen: Chosen) -> Loss:

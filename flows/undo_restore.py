@@ -24,7 +24,7 @@ def undo_restore(site: Site, incident: Incident) -> Outcome:
     with service_stopped(incident):
         safety = back_up(site, "safety")
         carry_out(incident, recover.swap_back, aside, safety)
-        recover.check(site)
+        checked = recover.check(site)
     if not http.recovery(site, site.recovery_timeout).recovered:
         return incident.unresolved()
-    return incident.resolved(f"{aside.names.live} is again the database of before the restore")
+    return incident.resolved(f"{aside.names.live} is again what it was before the restore; {checked.summary}")

@@ -57,18 +57,21 @@ class Recent(BaseModel):
 
 
 class Checked(BaseModel):
-    """The site's invariants by name, with the rows that violate each."""
+    """The site's invariants by name, with the rows that violate each, or why they cannot be asked."""
 
-    violations: dict[str, int]
+    violations: dict[str, int] = {}
+    problem: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether all hold."""
-        return not any(self.violations.values())
+        return not self.problem and not any(self.violations.values())
 
     @property
     def summary(self) -> str:
         """One line for the timeline."""
+        if self.problem:
+            return self.problem
         broken = [f"{name}: {rows:,} rows violate it" for name, rows in self.violations.items() if rows]
         return "; ".join(broken) or f"all {len(self.violations)} invariants hold"
 
@@ -146,9 +149,15 @@ def set_aside(site: Site) -> SetAside:
 
 @look("Check the data")
 def check(site: Site) -> Checked:
-    """Ask the site's invariants. (Data Loss / Corruption, step 5: check data integrity.)"""
+    """Ask the site's invariants: what does not hold is a finding, and a table that is gone too.
+
+    (Data Loss / Corruption, step 5: check data integrity.)
+    """
     with _live(site) as (_, connection, database):
-        return Checked(violations=invariants.violations(connection, database.invariants))
+        try:
+            return Checked(violations=invariants.violations(connection, database.invariants))
+        except ConfigError as error:
+            return Checked(problem=error.what)
 
 
 # --- acts -----------------------------------------------------------------------------------------------------
@@ -163,6 +172,7 @@ def _restore_beside(_: Plan, site: Site, name: str) -> str:
         there = cluster.exists(connection, new)
     seconds = 0.0
     if not there:
+        restore.clear(server, names(site, name).live)
         with progress(f"restore-{site.name}", f"Restore {name} beside the live database") as report:
             seconds = restore.restore(server, site, backup, new, report)
     with snapshot.shared(server, new) as state:
