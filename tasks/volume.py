@@ -103,7 +103,8 @@ def permissions(site: Site) -> Wrong:
     """Whose files the data folder holds. (Database Connection Lost, step 4.)"""
     folder = where(site)
     lines = ssh.run(site.host, wrong_files(folder.path, folder.uid)).stdout.splitlines()
-    return Wrong(folder=folder, files=sorted(lines)[:SHOWN], count=len(lines))
+    by_path = sorted(lines, key=lambda line: line.split(" ", 2)[-1])  # the folder itself first
+    return Wrong(folder=folder, files=by_path[:SHOWN], count=len(lines))
 
 
 def where(site: Site) -> Folder:
