@@ -30,7 +30,7 @@ def watch(stop: threading.Event) -> None:
 
 def look_at(site: Site, told: dict[str, datetime], now: datetime) -> None:
     """Tell the primary on-call, once a day, if the backups of a site are too old or cannot be seen."""
-    problem = stale(site, now) if site.backups else ""
+    problem = stale(site) if site.backups else ""
     if not problem:
         told.pop(site.name, None)
     elif now - told.get(site.name, now - AGAIN) >= AGAIN:
@@ -39,17 +39,10 @@ def look_at(site: Site, told: dict[str, datetime], now: datetime) -> None:
         notify.tell(site, [site.on_call.primary], f"ALARM - backups of {site.name} are too old", body, "alarm")
 
 
-def stale(site: Site, now: datetime) -> str:
+def stale(site: Site) -> str:
     """What is wrong with the age of the backups, or nothing."""
-    assert site.backups is not None
     try:
-        found = [backup.manifest for backup in backups.every(site) if backup.manifest is not None]
+        seen = backups.seen(site)
     except GuardiaError as error:
         return f"The backups of {site.name} cannot be seen: {error}"
-    if not found:
-        return f"{site.name} has no backup at all."
-    age = now - max(manifest.snapshot_at for manifest in found)
-    if age <= timedelta(hours=site.backups.rpo):
-        return ""
-    hours = age.total_seconds() / 3600
-    return f"The newest backup of {site.name} is {hours:.0f} h old; promised are at most {site.backups.rpo} h."
+    return "" if seen.ok else f"{site.name} promises a backup of the last {seen.rpo}: {seen.summary}."

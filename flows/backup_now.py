@@ -31,7 +31,7 @@ def _back_up_and_prove(site: Site) -> str:
         with concurrency(job_limit("verify-backup", site.name), strict=True, timeout_seconds=WAIT, lease_duration=60):
             proof = prove(site, name)
     except TimeoutError:
-        raise Busy(f"A backup or a drill of {site.name} has been under way for {WAIT} s.", "Wait for its end.") from None
+        raise Busy(f"Another backup or drill of {site.name} works for {WAIT} s already.", "Wait for its end.") from None
     if proof.verdict == "bad":
         raise BadBackup(f"{name} must not be restored: {proof.words}", "Look at the log of this run.")
     return f"{name} was made and proven: {proof.words}"

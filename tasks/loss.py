@@ -92,7 +92,7 @@ def _write(_: Plan, site: Site, loss: Loss) -> str:
     failed = []
     for share, text in letters(site, loss):
         problem = notify.deliver(site, share.email, f"Your data at {site.url}", text)
-        notify.note(share.name, share.email, "Your data", problem, text, "letter")
+        notify.note(share.name, share.email, "Your data", problem=problem, body=text, template="letter")
         failed += [share.name] if problem else []
     sent = len(letters(site, loss)) - len(failed)
     return f"{sent} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")

@@ -17,10 +17,10 @@ def tell(site: Site, people: list[Person], subject: str, body: str, template: st
     for person in people:
         for channel in person.channels:
             problem = deliver(site, channel, subject, body)
-            note(person.name, channel, subject, problem, body, template)
+            note(person.name, channel, subject, problem=problem, body=body, template=template)
 
 
-def note(name: str, channel: str, subject: str, problem: str, body: str, template: str) -> None:
+def note(name: str, channel: str, subject: str, *, problem: str, body: str, template: str) -> None:
     """Record on the timeline that somebody was written to, or why that failed."""
     timeline.record(
         "message", f"{name} ({channel})", outcome=f"{subject} {problem}".strip(), ok=not problem,
