@@ -217,9 +217,9 @@ def commands(*, site: Site = None) -> None:
     """Print every command that Guardia can run on the VPS; those that change something are marked with *."""
     point_at_server()
     from blocks import site_file
-    from deployments import doctor as checks
+    from deployments import command_list
 
-    checks.print_commands(site_file.load(_site(site)), console)
+    command_list.print_commands(site_file.load(_site(site)), console)
 
 
 def _job(flow: str, site: str | None, **parameters: Any) -> None:

@@ -1,7 +1,6 @@
 """Check, changing nothing, every connection and permission that a playbook will need."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,12 +8,8 @@ from rich.table import Table
 
 from blocks.errors import CommandFailed, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import compose, cron, docker, free_space, host, http, notify, postgres, rebuild, ssh, volume
-from tasks.command import Command, Plan, Step, programs
-from tasks.free_space import Occupied
-from tasks.host import BootId
-from tasks.rebuild import Choice
-from tasks.volume import Folder, Wrong
+from tasks import backups, compose, docker, drill, dump, host, http, manifest, notify, own_dumps, postgres, s3, ssh
+from tasks.command import Command
 
 Check = tuple[str, Callable[[], str]]
 
@@ -45,6 +40,7 @@ def checks(site: Site) -> Iterator[Check]:
     yield "the env file", lambda: _env_file(site)
     yield "disk and memory can be read", lambda: _resources(site)
     yield "systemctl and the right to reboot", lambda: _reboot(site)
+    yield from _of_data(site)
     for person in {id(p): p for p in site.on_call.told("P1")}.values():
         for channel in person.channels:
             yield f"{person.name}: {channel}", lambda channel=channel: _channel(site, channel)  # type: ignore[misc]
@@ -52,56 +48,48 @@ def checks(site: Site) -> Iterator[Check]:
     yield "incident records can be written", _records
 
 
-def print_commands(site: Site, console: Console) -> None:
-    """Print the catalogue of commands, those that change something marked with *."""
-    for command in catalogue(site):
-        console.print(f"{'*' if command.changes else ' '} {escape(command.line)}")
+def _of_data(site: Site) -> Iterator[Check]:
+    """What backups and restores need."""
+    if site.database:
+        yield "the database, its rights, and that it can be backed up exactly", lambda: _database(site)
+    if site.backups:
+        yield "the bucket can be read and written", lambda: s3.check(site.backups) if site.backups else ""
+        yield "the newest backup is as young as promised", lambda: _fresh(site)
+        yield "the VPS compresses with zstd", lambda: _zstd(site)
+        yield "the image for drills", lambda: _drill(site)
+    if site.own_scripts:
+        yield "the files of the site's own backup script", lambda: f"{len(own_dumps.files(site))} files"
 
 
-def catalogue(site: Site) -> list[Command]:
-    """Every command that Guardia can run on the host, for this site."""
-    acts = [compose.restart_services.plan(site), host.reboot.plan(site, BootId(boot_id=""))]
-    acts += [compose.prune_leftovers.plan(site, docker.Leftovers(containers=[], images=[]))]
-    looks: list[Step] = [host.uptime(), host.read_boot_id(), host.disk_space(), host.disk_inodes(), host.memory()]
-    looks += [host.user_id(), host.systemctl_version()]
-    looks += [compose.config_services(site), compose.ps(site), docker.stopped_containers(), docker.dangling_images()]
-    looks += [compose.logs(site, service) for service in site.services.all()]
-    looks += [docker.journal()]
-    looks += [compose.env_file(site)] if site.env_file else []
-    looks += _looks_at_data(site)
-    acts += _acts_on_data(site)
-    steps = looks + [step for plan in acts for step in plan.commands]
-    return list(dict.fromkeys(command for step in steps for command in programs(step)))
+def _database(site: Site) -> str:
+    assert site.database is not None
+    with postgres.connect(postgres.production(site), site.database.name, application="guardia-doctor") as connection:
+        manifest.refuse_inexact(connection)
+        query = "SELECT rolsuper, pg_size_pretty(pg_database_size(current_database())) FROM pg_roles"
+        superuser, size = connection.execute(f"{query} WHERE rolname = current_user").fetchone() or (False, "?")
+    if not superuser:
+        raise ConfigError(
+            f"{site.database.user} is no superuser: backups work, restoring beside the live database does not.",
+            f"As a superuser: ALTER ROLE {site.database.user} SUPERUSER, as the official image makes it.",
+        )
+    return f"PostgreSQL {connection.info.server_version // 10000}, {size}"
 
 
-# Words that stand for what only the VPS knows.
-_DATA = Folder(path="/DATA", uid=999, gid=999, container="CONTAINER")
-_FULL = Occupied(slots=["SLOT"], copies=["COPY"], device="DEVICE", reserved=1)
-_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-_CHOICE = Choice(
-    backup="BACKUP", snapshot_at=_LONG_AGO, proven_at=_LONG_AGO, restore_seconds=0, folder=_DATA, aside="/ASIDE/DATA"
-)
+def _fresh(site: Site) -> str:
+    seen = backups.seen(site)
+    if not seen.ok:
+        raise ConfigError(f"{seen.summary}.", "Make one now: `guardia backup`, then `guardia verify`.")
+    return seen.summary
 
 
-def _looks_at_data(site: Site) -> list[Step]:
-    """How the database's container, its data folder and the site's own backups are looked at."""
-    path, scripts = _DATA.path, site.own_scripts
-    looks: list[Step] = [compose.ps(site, site.services.db), postgres.container(site)]
-    looks += [volume.inspect(_DATA.container), volume.users(_DATA.container), volume.wrong_files(path, _DATA.uid)]
-    looks += [free_space.wal_size(path), free_space.list_slots(path), free_space.device(path)]
-    looks += [free_space.reserve("DEVICE"), rebuild.same_place(path, "/var/backups"), rebuild.is_there(_CHOICE.aside)]
-    looks += [cron.read_end(scripts.log)] if scripts and scripts.log else []
-    looks += [cron.read_table(scripts.cron_file)] if scripts and scripts.cron_file else []
-    return looks
+def _zstd(site: Site) -> str:
+    if dump.compression(site) != "zstd":
+        raise ConfigError("it has no zstd: backups take four times as long.", "Install it there: apt install zstd.")
+    return "yes"
 
 
-def _acts_on_data(site: Site) -> list[Plan]:
-    """How a lost database and a missing cron line are put right."""
-    acts = [compose.restart_database.plan(site), volume.give_back.plan(site, Wrong(folder=_DATA))]
-    acts += [free_space.free_space.plan(site, docker.Leftovers(), _FULL)]
-    acts += [rebuild.rebuild.plan(site, _CHOICE)] if site.database else []
-    acts += [cron.add_line.plan(site, cron.Own())] if site.own_scripts and site.own_scripts.cron_line else []
-    return acts
+def _drill(site: Site) -> str:
+    return drill.image_for(site)[:19]
 
 
 def _outside(site: Site) -> str:

@@ -89,7 +89,7 @@ def drill(site: Site) -> Iterator[Server]:
     Raises ConfigError if the machine for drills lacks the image, DatabaseUnreachable if the server does not start.
     """
     host = site.drill.host or site.host
-    wanted = _image(site, host)
+    wanted = image_for(site)
     _remove_all(site, host)
     name = f"guardia-drill-{site.name}-{secrets.token_hex(3)}"
     password = secrets.token_urlsafe(24)
@@ -105,7 +105,9 @@ def drill(site: Site) -> Iterator[Server]:
             _remove_all(site, host)
 
 
-def _image(site: Site, host: Host) -> str:
+def image_for(site: Site) -> str:
+    """The id of the production image. Raises ConfigError if the machine for drills lacks it."""
+    host = site.drill.host or site.host
     wanted = ssh.run(site.host, image_of(postgres.production(site).container)).stdout.strip()
     if host != site.host:
         try:

@@ -122,7 +122,7 @@ def space(site: Site) -> Space:
     total, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, folder(site))
     needed = int(last * 1.5) + int(total * SPARE)
     return Space(
-        database_bytes=row[0], free=free, expected=last, compression=_compression(site),
+        database_bytes=row[0], free=free, expected=last, compression=compression(site),
         copy_kept=store.copies > 0 and free > needed,
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
     try:
         _end_leftovers(server, database.name)
         with snapshot.shared(server, database.name, application=_application(name)) as state:
-            command = _stream(server, database.name, name, state.name, found=found, part=f"{path}.part")
+            command = stream(server, database.name, name, state.name, found=found, part=f"{path}.part")
             if found.copy_kept:
                 ssh.run(site.host, make_folder(folder(site)))
             held = manifest.hold(state.sessions[0])
@@ -203,7 +203,8 @@ def folder(site: Site) -> str:
     return (site.backups and site.backups.folder) or f"/var/backups/{site.name}/daily"
 
 
-def _stream(server: Server, database: str, name: str, shown: str, *, found: Space, part: str) -> Pipeline:
+def stream(server: Server, database: str, name: str, shown: str, *, found: Space, part: str) -> Pipeline:
+    """The archive on its way: dumped, compressed, and kept in a file as it passes if there is space."""
     zstd = found.compression == "zstd"
     stages = [pg_dump(server, database, name, shown, level=0 if zstd else 6)]
     stages += [compressor()] if zstd else []
@@ -260,7 +261,8 @@ def _clean_up(site: Site, store: BackupStore, name: str, path: str, found: Space
             ssh.run(site.host, remove_files(f"{path}.part", path))
 
 
-def _compression(site: Site) -> Literal["zstd", "none"]:
+def compression(site: Site) -> Literal["zstd", "none"]:
+    """What the VPS compresses with: zstd, or nothing where it has none and pg_dump must do it."""
     try:
         ssh.run(site.host, compressor_version(), quiet=True)
     except CommandError:

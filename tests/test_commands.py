@@ -12,8 +12,8 @@ from rich.console import Console
 
 from blocks.host import Host
 from blocks.site import Site
-from deployments import doctor
-from tasks import ssh, volume
+from deployments import command_list
+from tasks import drill, ssh, volume
 from tests import hostile, sample
 from tests.ssh_server import SshServer
 
@@ -62,15 +62,58 @@ CATALOGUE = """\
 WITH_DATA = """\
   tail --lines=100 /var/log/backup.log
   cat /etc/cron.d/shop
+  find /var/backups/ferreteria/daily -maxdepth 1 -type f -name '*.sql.gz' -printf '%s %T@ %f\\0'
+  cat /var/backups/ferreteria/daily/FILE
+* COMPOSE stop web
+* COMPOSE up --detach --no-build --no-recreate web
 * COMPOSE stop web db
 * install -d -m 700 /ASIDE
 * mv --no-target-directory /DATA /ASIDE/DATA
 * install -d -m 700 -o 999 -g 999 /DATA
 * tee --append /etc/cron.d/shop
+  docker inspect --type container --format 'WHERE' CONTAINER
+  zstd --version
+  docker exec CONTAINER timeout 21600 pg_dump PGDUMP
+  zstd -T0 -3 -q -c
+* tee /var/backups/tandil/daily/BACKUP.dump.zst.part
+  docker exec CONTAINER pg_dumpall --roles-only --no-role-passwords --username=shop --port=5432
+  find /var/backups/tandil/daily -maxdepth 1 -type f -name '*Z*.dump*' -printf '%f\\n'
+* install -d -m 700 /var/backups/tandil/daily
+* mv --no-target-directory /var/backups/tandil/daily/BACKUP.dump.zst.part /var/backups/tandil/daily/BACKUP.dump.zst
+* rm -f -- /var/backups/tandil/daily/BACKUP.dump.zst
+  docker exec CONTAINER df -P -k /tmp /DATA
+  zstd -dcq
+  head --bytes 1
+  docker exec CONTAINER find /tmp -maxdepth 1 -name 'guardia-*'
+  docker exec CONTAINER stat -c %s /tmp/guardia-DATABASE.dump
+* docker exec --interactive CONTAINER dd of=/tmp/guardia-DATABASE.dump bs=1M status=none
+* docker exec CONTAINER timeout 21600 pg_restore PGRESTORE /tmp/guardia-DATABASE.dump
+* docker exec CONTAINER rm -f /tmp/guardia-DATABASE.dump
+* docker exec --interactive CONTAINER timeout 21600 psql PSQL
+  docker inspect --type container --format '{{.Image}}' CONTAINER
+  docker image inspect --format '{{.Id}}' IMAGE
+  docker logs --tail 20 DRILL
+  docker container ls --all --quiet --filter label=guardia.drill=tandil
+  docker network ls --quiet --filter label=guardia.drill=tandil
+* docker network create --internal --label guardia.drill=tandil DRILL
+  cat
+* docker run --detach --name DRILL --label guardia.drill=tandil --network DRILL LIMITS IMAGE OPTIONS
+* docker container rm --force --volumes DRILL
+* docker network rm DRILL
 """
 
 
 SHORT = {
+    "PGDUMP": "--format=custom --compress=0 --snapshot=SNAPSHOT --lock-wait-timeout=60000 "
+    "'--dbname=user=shop port=5432 dbname=shop application_name=guardia-dump-BACKUP'",
+    "PGRESTORE": "--exit-on-error --jobs=2 "
+    "'--dbname=user=shop port=5432 dbname=DATABASE application_name=guardia-restore'",
+    "PSQL": "--no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 --output=/dev/null '--dbname=user=ROLE port=5432 "
+    "dbname=DATABASE options='\"'\"'-c client_min_messages=error'\"'\"'' --file=-",
+    "OPTIONS": " ".join(drill.settings(512)),
+    "LIMITS": "--cpus 1 --memory 512m --shm-size 256m --no-healthcheck --security-opt no-new-privileges "
+    "--env-file /dev/stdin",
+    "WHERE": "{{.State.Status}} {{.HostConfig.NetworkMode}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}",
     "COMPOSE": "docker compose -f /root/ferreteria/docker-compose.prod.yml --env-file /root/ferreteria/.env.prod",
     "TESTS": "'(' '!' -uid 999 -o '!' -type l '(' '!' -perm -u=rw -o -type d '!' -perm -u=rwx ')' "
     "-o -path /DATA -perm /g=w,o=rwx ')'",
@@ -86,14 +129,14 @@ def lines(catalogue: str) -> list[str]:
 
 
 def test_guardia_runs_these_commands_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
-    doctor.print_commands(sample.site(), Console(soft_wrap=True))
+    command_list.print_commands(sample.site(), Console(soft_wrap=True))
     assert capsys.readouterr().out.splitlines() == lines(CATALOGUE)
 
 
 def test_a_site_with_a_database_and_scripts_of_its_own_adds_these(capsys: pytest.CaptureFixture[str]) -> None:
     scripts = {"log": "/var/log/backup.log", "cron_file": "/etc/cron.d/shop", "cron_line": "0 3 * * * root backup"}
     site = sample.site(database={"name": "shop", "user": "shop", "password": "secret"}, own_scripts=scripts)
-    doctor.print_commands(site, Console(soft_wrap=True))
+    command_list.print_commands(site, Console(soft_wrap=True))
     added = [line for line in capsys.readouterr().out.splitlines() if line not in lines(CATALOGUE)]
     assert added == lines(WITH_DATA)
 
@@ -122,12 +165,12 @@ def hostile_site(place: str, text: str) -> Site | None:
 @given(st.sampled_from(PLACES), hostile.text)
 def test_hostile_text_is_refused_by_name_or_stays_one_word(place: str, text: str) -> None:
     site = hostile_site(place, text)
-    for command in doctor.catalogue(site) if site else []:
+    for command in command_list.catalogue(site) if site else []:
         assert tuple(shlex.split(command.line)) == command.argv
         assert len(command.argv) in LENGTHS
 
 
-LENGTHS = {len(command.argv) for command in doctor.catalogue(sample.site())}
+LENGTHS = {len(command.argv) for command in command_list.catalogue(sample.site())}
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +197,7 @@ def test_the_vps_runs_docker_with_exactly_these_words_and_nothing_else(
     except ValidationError:
         assume(False)
     vps.stub("docker")
-    commands = [command for command in doctor.catalogue(site) if command.argv[0] == "docker"]
+    commands = [command for command in command_list.catalogue(site) if command.argv[0] == "docker"]
     for command in commands[:1] + commands[-1:]:
         ssh.run(host, command)
     assert vps.calls("docker") == [list(command.argv[1:]) for command in commands[:1] + commands[-1:]]

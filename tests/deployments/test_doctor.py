@@ -11,7 +11,7 @@ from rich.console import Console
 
 from blocks.errors import ConfigError
 from blocks.site import Site
-from deployments import doctor, limits
+from deployments import command_list, doctor, limits
 from tasks import ssh
 from tests import sample
 from tests.mail_server import MailServer
@@ -73,7 +73,7 @@ def test_a_site_at_which_all_is_well_is_well_and_nothing_was_changed(
     assert found["one flow at a time acts on the site"] == "✓ guardia-acting-doctor: 0 of 1 in use"
     assert "hunter2" not in str(found)
     assert mail.messages == []
-    changing = {command.line for command in doctor.catalogue(site) if command.changes}
+    changing = {command.line for command in command_list.catalogue(site) if command.changes}
     assert changing.isdisjoint(line.split(" ", 3)[-1] for line in ssh_server.lines)
 
 
