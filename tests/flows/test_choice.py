@@ -1,0 +1,72 @@
+"""The choice of how to get data back: what the form shows, and what needs no form."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from blocks.errors import ConfigError
+from blocks.site import Site
+from flows import choice
+from flows.choice import Choice, Wanted, choose, last_proven
+from flows.incident import Claim, Incident
+from tasks.backups import Backup, Backups, Proof
+from tasks.damage import Damage
+from tasks.differences import TableDamage
+from tests import stored
+
+NOW = stored.NOON + timedelta(hours=2)
+DAMAGE = Damage(
+    live="d", beside="d_new", at=NOW, tenants={"3": "Azul"}, compared=18,
+    tables=(TableDamage(table="public.sale", missing=7, changed=2, new=5, by_tenant={"3": (7, 2, 5)}),),
+)  # fmt: skip
+
+
+def backup(name: str, *, proven: bool) -> Backup:
+    proof = Proof(verdict="proven", at=NOW, restore_seconds=45, data_age_seconds=1, manifest_sha256="")
+    return Backup(name=name, manifest=stored.manifest(name), proof=proof if proven else None)
+
+
+FOUND = Backups(items=[backup("new", proven=False), backup("old", proven=True)], at=NOW, rpo=timedelta(hours=26))
+
+
+@pytest.fixture
+def incident(site: Site) -> Incident:
+    claim = Claim(run_id=uuid4(), playbook="x", section="X", severity="P1", site=site.name, opened=datetime.now(UTC))
+    return Incident(claim, site)
+
+
+def test_the_last_known_good_backup_is_the_newest_that_is_proven() -> None:
+    assert last_proven(FOUND) == "old"
+
+
+def test_without_a_proven_backup_the_cure_is_named() -> None:
+    with pytest.raises(ConfigError, match="Of 1 backups none is proven. Prove one with `guardia verify BACKUP`"):
+        last_proven(FOUND.model_copy(update={"items": FOUND.items[:1]}))
+
+
+def test_the_form_shows_damage_and_what_each_backup_would_cost(incident: Incident) -> None:
+    facts = "\n".join(choice._plan(incident, FOUND, "old", DAMAGE).facts)
+    assert "against old: rows: 7 missing, 2 changed, 5 new; of Azul" in facts
+    assert "backup new: NOT proven, 2 h before the stop; what it would lose is counted before you are asked" in facts
+    assert "backup old: proven, RTO 45 s, 2 h before the stop; a whole restore loses 5 new and the live state of 2" in (
+        facts
+    )
+
+
+def test_the_same_facts_make_the_same_plan_later(incident: Incident) -> None:
+    later = FOUND.model_copy(update={"at": NOW + timedelta(hours=1)})
+    plans = [choice._plan(incident, found, "old", DAMAGE).hash for found in (FOUND, later)]
+    assert plans[0] == plans[1]
+
+
+def test_what_was_said_at_the_start_is_not_asked(incident: Incident) -> None:
+    wanted = Wanted(backup="new", how="rescue", tables=["public.sale"], changed_rows=True)
+    chosen = choose(incident, FOUND, "new", DAMAGE, wanted)
+    assert (chosen.how, chosen.backup, chosen.tables, chosen.changed_rows) == ("rescue", "new", ["public.sale"], True)
+
+
+def test_a_form_without_a_decision_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Choice(decision="approve", approver="Ana", backup="old")  # type: ignore[arg-type]

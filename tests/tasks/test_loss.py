@@ -1,0 +1,67 @@
+"""What a restore gave back and cost, tenant by tenant, and the letters that say so."""
+
+from datetime import UTC, datetime
+
+from tasks import loss
+from tasks.damage import Damage
+from tasks.differences import TableDamage
+from tasks.loss import Loss
+from tests import sample
+
+SITE = sample.site()
+OWNERS = [("3", "Azul", "owner@azul.test"), ("7", "Rauch", "")]
+DAMAGE = Damage(
+    live="d", beside="d_new", at=datetime(2026, 11, 24, 12, tzinfo=UTC), tenants={"3": "Azul", "7": "Rauch"}, compared=9,
+    tables=(
+        TableDamage(table="public.sale", missing=7, changed=2, new=6, by_tenant={"3": (7, 2, 5), "7": (0, 0, 1)}),
+        TableDamage(table="public.schema_version", new=1, by_tenant={"": (0, 0, 1)}),
+    ),
+)  # fmt: skip
+
+
+def of(how: loss.How) -> Loss:
+    return loss.of(DAMAGE, how, "2026-11-24T030000Z", OWNERS, "Kept in d_old.")
+
+
+def test_a_whole_restore_costs_what_is_only_in_the_live_database() -> None:
+    shares = {share.name: (share.back, share.lost) for share in of("whole restore").shares}
+    assert shares == {
+        "Azul": ({"public.sale": 9}, {"public.sale": 7}),
+        "Rauch": ({}, {"public.sale": 1}),
+        "no tenant": ({}, {"public.schema_version": 1}),
+    }
+
+
+def test_a_rescue_costs_nothing() -> None:
+    assert all(not share.lost for share in of("rescue").shares)
+    assert of("rescue").summary == "rescue from 2026-11-24T030000Z: 9 rows back, 0 rows lost of 1 tenants"
+
+
+def test_the_record_names_every_table_and_where_the_lost_rows_are() -> None:
+    assert of("whole restore").text.splitlines() == [
+        "Azul: back public.sale 9; lost public.sale 7",
+        "Rauch: back nothing; lost public.sale 1",
+        "no tenant: back nothing; lost public.schema_version 1",
+        "Kept in d_old.",
+    ]
+
+
+def test_only_owners_with_an_address_get_a_letter() -> None:
+    assert [share.email for share, _ in loss.letters(SITE, of("whole restore"))] == ["owner@azul.test"]
+
+
+def test_a_letter_says_exactly_what_came_back_and_what_is_lost() -> None:
+    ((_, text),) = loss.letters(SITE, of("whole restore"))
+    assert "on 2026-11-24 12:00:00 UTC data of https://tandil.site/ was put back" in text
+    assert "as it was in the backup 2026-11-24T030000Z:\n- sale: 9 rows\n" in text
+    assert "after that backup:\n- sale: 7 rows\n" in text
+
+
+def test_a_letter_after_a_rescue_says_that_nothing_was_lost() -> None:
+    ((_, text),) = loss.letters(SITE, of("rescue"))
+    assert "Nothing of yours was lost." in text and "No longer" not in text
+
+
+def test_the_plan_of_the_letters_is_the_same_until_the_loss_is_another() -> None:
+    first, again = (loss.write_to_tenants.plan(SITE, of("rescue")).hash for _ in range(2))
+    assert first == again != loss.write_to_tenants.plan(SITE, of("whole restore")).hash
