@@ -79,7 +79,11 @@ MISTAKES = {
         "on_call.stakeholders.chanels is not a setting.",
         "Did you mean 'channels'?",
     ),
-    "nothing like a setting": ({"gates__zzz": 1}, "gates.zzz is not a setting.", "Known here: chown, escalate_after, free_space"),
+    "nothing like a setting": (
+        {"gates__zzz": 1},
+        "gates.zzz is not a setting.",
+        "Known here: chown, escalate_after, f",
+    ),
     "missing": ({"folder": None}, "1 problem: folder: is missing.", "nothing was changed"),
     "two problems": ({"folder": None, "name": "X Y"}, "2 problems: name: ", "nothing was changed"),
     "a pattern": ({"name": "X Y"}, "(Short name: lower-case letters, digits and dashes.)", "nothing was changed"),

@@ -16,7 +16,10 @@ from deployments.cli import app, main
 from deployments.home import home, point_at_server, write_down
 from tests import sample
 
-COMMANDS = ("up", "apply", "respond", "plan", "approve", "status", "doctor", "commands")
+COMMANDS = (
+    "up", "apply", "respond", "plan", "approve", "backups", "backup", "verify", "restore", "undo-restore", "status",
+    "doctor", "commands",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +79,7 @@ def test_which_site_is_asked_when_there_are_several(site: Site, capsys: pytest.C
 
 
 def test_an_unknown_playbook_is_one_sentence(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "There is no playbook 'site-up'. Known: site-down." in failed(
+    assert "There is no playbook 'site-up'. Known: site-down, " in failed(
         ["respond", "site-up", "--site", site.name], capsys
     )
 

@@ -95,3 +95,9 @@ def test_what_waits_and_what_is_open_is_shown(wait: Callable[..., Waiting], scre
     follow.show_status(screen.console)
     assert "the plan, word for word" in screen.text()
     assert f"Waits: Ana: Reboot the VPS?  guardia approve {str(waiting.run_id)[:8]}" in screen.text()
+
+
+def test_what_may_be_chosen_is_part_of_the_command_that_answers() -> None:
+    asked = Entry(kind="asked", what="Ana: Get the data back?", detail={"flags": ["--choose rescue ", "--choose x "]})
+    assert follow._how("925e41cd-6af7", asked) == "guardia approve 925e41cd --choose rescue or --choose x"
+    assert follow._how("925e41cd-6af7", Entry(kind="asked", what="Ana: Reboot?")) == "guardia approve 925e41cd"

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from blocks.on_call import Severity
 from flows import approval
-from flows.approval import Answer, approve, escalate_after, form_text, silence
+from flows.approval import Answer, approve, escalate_after, flags, form_text, silence
+from flows.choice import Choice
 from flows.incident import Claim, Incident, case_of
 from tasks.command import Plan
 from tasks.steps import act
@@ -41,6 +42,11 @@ def test_the_form_asks_for_a_decision_and_a_name_and_takes_a_reason() -> None:
     assert schema["required"] == ["decision", "approver"]
     assert schema["properties"]["approver"]["minLength"] == 1
     assert Answer(decision="refuse", approver="Ana").reason == ""
+
+
+def test_the_command_that_answers_is_told_for_each_answer_of_the_form() -> None:
+    assert flags(Answer) == [""]
+    assert flags(Choice) == ["--choose 'whole restore' ", "--choose rescue "]
 
 
 def test_an_act_that_the_policy_lets_pass_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_the_last_known_good_backup_is_the_newest_that_is_proven() -> None:
 
 
 def test_without_a_proven_backup_the_cure_is_named() -> None:
-    with pytest.raises(ConfigError, match="Of 1 backups none is proven. Prove one with `guardia verify BACKUP`"):
+    with pytest.raises(ConfigError, match=r"Of 1 backups none is proven\. Prove one with `guardia verify BACKUP`"):
         last_proven(FOUND.model_copy(update={"items": FOUND.items[:1]}))
 
 
@@ -69,4 +69,4 @@ def test_what_was_said_at_the_start_is_not_asked(incident: Incident) -> None:
 
 def test_a_form_without_a_decision_is_refused() -> None:
     with pytest.raises(ValidationError):
-        Choice(decision="approve", approver="Ana", backup="old")  # type: ignore[arg-type]
+        Choice(decision="approve", approver="Ana", backup="old")

@@ -135,16 +135,25 @@ WELL = [
 
 
 @pytest.mark.parametrize(("kinds", "kind", "summary"), WELL)
-def test_a_healthy_site_is_a_false_alarm_only_if_nothing_happened(kinds: list[Any], kind: str, summary: str) -> None:
-    run = timeline.Run(id=uuid4(), playbook="test", site=SITE, planning=True)
-    run.entries = [timeline.Entry(kind=kind, what="") for kind in kinds]
-    timeline.begin(run)
-    try:
-        outcome = Incident(wish(run.id, "test"), SITE).well_again(seen(200))
-    finally:
-        timeline.end()
+def test_a_healthy_site_is_a_false_alarm_only_if_nothing_happened(
+    monkeypatch: pytest.MonkeyPatch, kinds: list[Any], kind: str, summary: str
+) -> None:
+    entries = [timeline.Entry(kind=kind, what="") for kind in kinds]
+    monkeypatch.setattr(Incident, "_entries", lambda _: entries)
+    outcome = Incident(wish(uuid4(), "test"), SITE).well_again(seen(200))
     assert outcome.kind == kind
     assert outcome.summary.startswith(summary)
+
+
+def test_a_plan_never_ends_as_resolved() -> None:
+    run = timeline.Run(id=uuid4(), playbook="test", site=SITE, planning=True)
+    timeline.begin(run)
+    try:
+        incident = Incident(wish(run.id, "test"), SITE)
+        ends = [incident.resolved("it"), incident.put_right("it", ["this"]), incident.put_right("it", [])]
+    finally:
+        timeline.end()
+    assert {end.kind for end in ends} == {"planned"}
 
 
 def test_the_facts_of_an_incident_link_to_what_the_site_has() -> None:

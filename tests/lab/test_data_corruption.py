@@ -64,7 +64,8 @@ def test_deleted_sales_are_rescued_row_by_row(vps: PracticeVps, guardia: Guardia
     ended(guardia, run, "Resolved")
     assert sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s") == before
     wait_healthy(vps)
-    letters = [str(mail["To"]) for mail in mailbox.Maildir(vps.mail, create=False) if "Your data" in str(mail["Subject"])]
+    mails = mailbox.Maildir(vps.mail, create=False)
+    letters = [str(mail["To"]) for mail in mails if "Your data" in str(mail["Subject"])]
     assert len(letters) == 1 and letters[0].startswith("owner@")
 
 

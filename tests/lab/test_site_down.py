@@ -36,7 +36,7 @@ def settings(vps: PracticeVps, guardia: Guardia) -> Iterator[Callable[..., None]
     """Apply the site file with other settings, as an operator would; the old ones come back after the test."""
 
     def apply(**changed: str) -> None:
-        done = guardia.command("apply", str(site_file(vps, guardia.folder, **changed)))
+        done = guardia.command("apply", str(site_file(vps, guardia.folder, store=None, **changed)))
         assert done.returncode == 0, done.stderr
 
     yield apply

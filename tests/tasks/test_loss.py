@@ -11,7 +11,8 @@ from tests import sample
 SITE = sample.site()
 OWNERS = [("3", "Azul", "owner@azul.test"), ("7", "Rauch", "")]
 DAMAGE = Damage(
-    live="d", beside="d_new", at=datetime(2026, 11, 24, 12, tzinfo=UTC), tenants={"3": "Azul", "7": "Rauch"}, compared=9,
+    live="d", beside="d_new", at=datetime(2026, 11, 24, 12, tzinfo=UTC), compared=9,
+    tenants={"3": "Azul", "7": "Rauch"},
     tables=(
         TableDamage(table="public.sale", missing=7, changed=2, new=6, by_tenant={"3": (7, 2, 5), "7": (0, 0, 1)}),
         TableDamage(table="public.schema_version", new=1, by_tenant={"": (0, 0, 1)}),

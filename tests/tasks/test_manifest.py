@@ -281,6 +281,8 @@ def test_hidden_rows_and_unreadable_tables_are_refused_by_name(postgres: Postgre
         with postgres.connect("rights") as owner:
             owner.execute("GRANT SELECT ON barred TO clerk")
         manifest.refuse_inexact(connection)
+    with postgres.connect("rights") as owner:
+        owner.execute("DROP OWNED BY clerk; DROP ROLE clerk")
 
 
 def test_a_database_without_the_schema_public_is_restored_exactly(postgres: PostgresServer) -> None:
