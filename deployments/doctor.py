@@ -67,12 +67,13 @@ def _database(site: Site) -> str:
         manifest.refuse_inexact(connection)
         query = "SELECT rolsuper, pg_size_pretty(pg_database_size(current_database())) FROM pg_roles"
         superuser, size = connection.execute(f"{query} WHERE rolname = current_user").fetchone() or (False, "?")
+        version = connection.info.server_version // 10000  # unknown once it is closed
     if not superuser:
         raise ConfigError(
             f"{site.database.user} is no superuser: backups work, restoring beside the live database does not.",
             f"As a superuser: ALTER ROLE {site.database.user} SUPERUSER, as the official image makes it.",
         )
-    return f"PostgreSQL {connection.info.server_version // 10000}, {size}"
+    return f"PostgreSQL {version}, {size}"
 
 
 def _fresh(site: Site) -> str:

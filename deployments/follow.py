@@ -42,10 +42,10 @@ def follow(run_id: str, console: Console) -> int:
             if final:
                 return _ended(run, console)
             final = run.state is not None and run.state.is_final()
-            waits = run.state is not None and run.state.is_paused() and answers.pending(entries) is not None
-            if waits and not told_waiting:
-                console.print(f"[bold yellow]Waiting for an approval.[/] guardia approve {run_id[:8]} --as YOUR-NAME")
-            told_waiting = waits
+            asked = answers.pending(entries) if run.state is not None and run.state.is_paused() else None
+            if asked and not told_waiting:
+                console.print(f"[bold yellow]Waiting for an approval.[/] {_how(run_id, asked)} --as YOUR-NAME")
+            told_waiting = asked is not None
             scheduled = run.state is None or run.state.is_scheduled()
             if scheduled and not seen and not told_late and time.monotonic() - started > LATE:
                 told_late = True
@@ -107,8 +107,8 @@ def show_status(console: Console) -> None:
             table.add_row(claim.severity, claim.playbook, claim.site, f"{claim.opened:%H:%M:%S}", state, str(run.id))
         console.print(table)
         for question in answers.waiting(client):
-            run_id = str(question.claim.run_id)
-            console.print(f"[yellow]Waits:[/] {escape(question.asked.what)}  guardia approve {run_id[:8]}")
+            how = _how(str(question.claim.run_id), question.asked)
+            console.print(f"[yellow]Waits:[/] {escape(question.asked.what)}  {how}")
 
 
 def print_entry(entry: timeline.Entry, console: Console) -> None:
@@ -129,6 +129,12 @@ def print_entry(entry: timeline.Entry, console: Console) -> None:
 def ui(path: str) -> str:
     """An address in the Prefect UI."""
     return os.environ["PREFECT_API_URL"].removesuffix("/api") + path
+
+
+def _how(run_id: str, asked: timeline.Entry) -> str:
+    """The command that answers a question, with what may be chosen."""
+    flags = " or ".join(flag.strip() for flag in asked.detail.get("flags", []) if flag)
+    return f"guardia approve {run_id[:8]}" + (f" {flags}" if flags else "")
 
 
 def _ended(run: FlowRun, console: Console) -> int:

@@ -5,9 +5,10 @@ run afresh, and a plan that is no longer the same is asked about again. Silence 
 asked too.
 """
 
+import shlex
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 from uuid import UUID
 
 from prefect import suspend_flow_run
@@ -73,7 +74,7 @@ def ask(incident: Incident, step: str, plan: Plan, form: type[A], **initial: Any
     time.
     """
     key = _key(incident.case.run_id, f"{step}-{plan.hash}")
-    _ask(incident.site, incident.case, plan, key)
+    _ask(incident.site, incident.case, plan, key, flags(form))
     incident.publish()
     shown = form.with_initial_data(description=form_text(incident.case, incident.site, plan), **initial)
     waits = refuse_after(incident.case, incident.site) + BACKSTOP
@@ -116,16 +117,23 @@ def refuse_after(case: Case, site: Site) -> int:
     return site.gates.refuse_after or REFUSE_AFTER[case.severity]
 
 
+def flags(form: type[Answered]) -> list[str]:
+    """What `guardia approve` is given for each answer to a form but refusal: nothing where that is to approve."""
+    answers = [answer for answer in get_args(form.model_fields["decision"].annotation) if answer != "refuse"]
+    return ["" if answer == "approve" else f"--choose {shlex.quote(answer)} " for answer in answers]
+
+
 @once("Ask for approval", by=("key",))
-def _ask(site: Site, case: Case, plan: Plan, key: str) -> None:
+def _ask(site: Site, case: Case, plan: Plan, key: str, flags: list[str]) -> None:
     now = datetime.now(UTC)
     asked = timeline.record(
         "asked", f"{site.on_call.primary.name}: {plan.what}?",
-        text=report.message("approval", case, plan=plan, silence=silence(case, site)),
+        text=report.message("approval", case, plan=plan, silence=silence(case, site), flags=flags),
         detail={
             "key": key,
             "what": plan.what,
             "hash": plan.hash,
+            "flags": flags,
             "commands": [command.line for command in plan.commands],
             "cost": plan.cost,
             "escalate_at": (now + timedelta(seconds=escalate_after(case, site))).isoformat(),

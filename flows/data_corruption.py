@@ -62,4 +62,4 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     back_up(site, "safety")
     carry_out(incident, recover.put_back, rows)
     recover.drop_beside(site, chosen.backup)
-    return recover.lost(site, chosen.backup, "rescue", damage)
+    return recover.lost(site, chosen.backup, "rescue", rows)

@@ -86,13 +86,13 @@ class Incident:
 
     def resolved(self, how: str) -> Outcome:
         """Healthy from outside several times in a row, thanks to `how`."""
+        if timeline.planning():
+            return self.unresolved()
         return Outcome(kind="resolved", summary=how, root_cause=f"not yet analysed; {how}")
 
     def put_right(self, done: str, left: list[str]) -> Outcome:
         """What was wrong inside is right again, but for what is `left`; it was never to be seen from outside."""
-        if timeline.planning():
-            return self.unresolved()
-        if left:
+        if left and not timeline.planning():
             return Outcome(kind="unresolved", summary=f"{done}. Still wrong: {'; '.join(left)}.")
         return self.resolved(done)
 

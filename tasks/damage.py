@@ -52,6 +52,8 @@ class Damage(BaseModel):
     def summary(self) -> str:
         """One line for the timeline."""
         missing, changed, new = (sum(getattr(t, kind) for t in self.tables) for kind in ("missing", "changed", "new"))
+        if not self.compared:
+            return "no table was compared"
         if not self.tables:
             return f"all {self.compared} tables are as in the backup"
         whose = ", ".join(self.tenants[i] for i in self.affected[:5]) or "no tenant in particular"

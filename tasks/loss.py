@@ -13,6 +13,7 @@ from blocks.site import Site
 from tasks import notify, report
 from tasks.command import Plan
 from tasks.damage import Damage
+from tasks.rescue import Rescue
 from tasks.steps import act
 
 How = Literal["whole restore", "rescue"]
@@ -43,10 +44,13 @@ class Loss(BaseModel):
     at: datetime
     shares: list[Share]
     kept: str
+    counted: bool = True  # not in plan mode, where nothing is restored to compare with
 
     @property
     def summary(self) -> str:
         """One line for the timeline."""
+        if not self.counted:
+            return f"{self.how} from {self.backup}: what it costs is counted when it is restored beside the live data"
         back = sum(sum(share.back.values()) for share in self.shares)
         lost = sum(sum(share.lost.values()) for share in self.shares)
         return f"{self.how} from {self.backup}: {back:,} rows back, {lost:,} rows lost of {len(self.shares)} tenants"
@@ -57,8 +61,8 @@ class Loss(BaseModel):
         return "\n".join([*(_lines(share) for share in self.shares), self.kept])
 
 
-def of(damage: Damage, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:
-    """What a whole restore of the backup, or a rescue of all its rows, gives back and costs.
+def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:
+    """What a whole restore of the backup, given the damage, or a rescue gives back and costs.
 
     `owners` are (tenant key, name, e-mail). A whole restore takes away what is only in the live database, and the
     live version of rows that differ; a rescue takes nothing away.
@@ -66,17 +70,18 @@ def of(damage: Damage, how: How, backup: str, owners: Iterable[tuple[str, str, s
     known = {key: (name, email) for key, name, email in owners}
     back: dict[str, dict[str, int]] = {}
     lost: dict[str, dict[str, int]] = {}
-    for table in damage.tables:
-        for tenant, (missing, changed, new) in table.by_tenant.items():
+    for table in found.tables:
+        for tenant, (missing, changed, *new) in table.by_tenant.items():
             _add(back, tenant, table.table, missing + changed)
             if how == "whole restore":
-                _add(lost, tenant, table.table, changed + new)
+                _add(lost, tenant, table.table, changed + sum(new))
     shares = []
     for key in {*back, *lost}:
-        name, email = known.get(key, (damage.tenants.get(key, "no tenant"), ""))
+        name, email = known.get(key, (found.tenants.get(key, "no tenant"), ""))
         shares.append(Share(tenant=key, name=name, email=email, back=back.get(key, {}), lost=lost.get(key, {})))
     shares.sort(key=lambda share: (-sum(share.lost.values()), -sum(share.back.values()), share.name))
-    return Loss(how=how, backup=backup, at=damage.at, shares=shares, kept=kept)
+    counted = isinstance(found, Rescue) or found.compared > 0
+    return Loss(how=how, backup=backup, at=found.at, shares=shares, kept=kept, counted=counted)
 
 
 def letters(site: Site, loss: Loss) -> list[tuple[Share, str]]:

@@ -128,7 +128,7 @@ def rescuable(site: Site, found: Damage, tables: list[str], tenants: list[str], 
 
 
 @look("Say what was lost", kept=True)
-def lost(site: Site, name: str, how: How, found: Damage) -> Loss:
+def lost(site: Site, name: str, how: How, found: Damage | Rescue) -> Loss:
     """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
     with _live(site) as (_, live, database):
         owners = damage.owners(live, database.tenants, list(found.tenants))

@@ -6,6 +6,7 @@ from tasks import loss
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.loss import Loss
+from tasks.rescue import Rescue, TableRescue
 from tests import sample
 
 SITE = sample.site()
@@ -33,9 +34,22 @@ def test_a_whole_restore_costs_what_is_only_in_the_live_database() -> None:
     }
 
 
-def test_a_rescue_costs_nothing() -> None:
-    assert all(not share.lost for share in of("rescue").shares)
-    assert of("rescue").summary == "rescue from 2026-11-24T030000Z: 9 rows back, 0 rows lost of 1 tenants"
+def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
+    table = TableRescue(
+        table="public.sale", key=("id",), compared=(), missing=4, changed=0, needed=0, by_tenant={"3": (4, 0)}
+    )
+    rescue = Rescue(
+        live="d", beside="d_new", at=DAMAGE.at, tables=(table,), tenants=DAMAGE.tenants, chosen=(), of=("3",),
+        include_changed=False,
+    )  # fmt: skip
+    cost = loss.of(rescue, "rescue", "2026-11-24T030000Z", OWNERS, "Nothing was taken away.")
+    assert [(share.name, share.back, share.lost) for share in cost.shares] == [("Azul", {"public.sale": 4}, {})]
+    assert cost.summary == "rescue from 2026-11-24T030000Z: 4 rows back, 0 rows lost of 1 tenants"
+
+
+def test_what_was_not_compared_is_not_said_to_cost_nothing() -> None:
+    plan = loss.of(DAMAGE.model_copy(update={"compared": 0, "tables": ()}), "whole restore", "b", [], "")
+    assert plan.summary == "whole restore from b: what it costs is counted when it is restored beside the live data"
 
 
 def test_the_record_names_every_table_and_where_the_lost_rows_are() -> None:

@@ -90,6 +90,15 @@ The approval is for exactly this plan ({PLAN.hash}); if it changes meanwhile you
 }  # fmt: skip
 
 
+def test_a_message_that_asks_for_a_choice_names_a_command_for_each() -> None:
+    text = report.message(
+        "approval", case(), plan=PLAN, silence="", flags=["--choose 'whole restore' ", "--choose rescue "]
+    )
+    assert f"  guardia approve {RUN} --choose 'whole restore' --as YOUR-NAME\n" in text
+    assert f"  guardia approve {RUN} --choose rescue --as YOUR-NAME\n" in text
+    assert f"  guardia approve {RUN} --as" not in text
+
+
 @pytest.mark.parametrize(("template", "values"), MESSAGES.items(), ids=MESSAGES)
 def test_a_message_is_the_guides_template_filled_in(template: Any, values: tuple[Case, dict[str, Any], str]) -> None:
     about, words, text = values
