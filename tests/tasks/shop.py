@@ -13,12 +13,12 @@ SITE = Path(__file__).parents[1] / "lab/site"
 
 
 def make(postgres: PostgresServer, sales: int = 2000) -> None:
-    """Seed the databases `shop_live` and `shop_beside` alike."""
-    postgres.create("shop_live", (SITE / "ferreteria/db/init/schema.sql").read_text())
-    dsn = f"host={postgres.folder} port={postgres.port} user=ferreteria_user dbname=shop_live"
+    """Seed the databases `damaged_live` and `damaged_beside` alike."""
+    postgres.create("damaged_live", (SITE / "ferreteria/db/init/schema.sql").read_text())
+    dsn = f"host={postgres.folder} port={postgres.port} user=ferreteria_user dbname=damaged_live"
     seed = (SITE / "seed.sql").read_bytes()
     postgres.run("psql", "-q", "-X", "-v", f"sales={sales}", "-d", dsn, "-f", "-", input=seed, env={**os.environ})
-    copy(postgres, "shop_live", "shop_beside")
+    copy(postgres, "damaged_live", "damaged_beside")
 
 
 def copy(postgres: PostgresServer, live: str, beside: str) -> None:

@@ -26,8 +26,8 @@ def seeded(postgres: PostgresServer) -> PostgresServer:
 @pytest.fixture
 def shops(seeded: PostgresServer) -> Iterator[Pair]:
     """Two equal shops; live is a fresh copy for each test."""
-    shop.copy(seeded, "shop_beside", "shop_live")
-    with seeded.connect("shop_live") as live, seeded.connect("shop_beside") as beside:
+    shop.copy(seeded, "damaged_beside", "damaged_live")
+    with seeded.connect("damaged_live") as live, seeded.connect("damaged_beside") as beside:
         yield live, beside
         damage.forget(beside)
 
@@ -201,7 +201,7 @@ def test_a_write_during_the_comparison_is_not_taken_for_damage(
     real = differences.compare_table
 
     def and_then_write(*args: Any) -> TableDamage | None:
-        with seeded.connect("shop_live") as other:
+        with seeded.connect("damaged_live") as other:
             other.execute("INSERT INTO supplier (tenant_id, name) VALUES (1, 'late')")
             other.execute("INSERT INTO tenant_setting VALUES (1, clock_timestamp()::text, '')")
         return real(*args)
@@ -231,8 +231,11 @@ def test_the_guides_queries_are_shown_as_tables_of_bounded_size(shops: Pair) -> 
 
 def test_everything_works_in_sessions_as_guardia_opens_them(seeded: PostgresServer) -> None:
     options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
-    shop.copy(seeded, "shop_beside", "shop_live")
-    with seeded.connect("shop_live", options=options) as live, seeded.connect("shop_beside", options=options) as beside:
+    shop.copy(seeded, "damaged_beside", "damaged_live")
+    with (
+        seeded.connect("damaged_live", options=options) as live,
+        seeded.connect("damaged_beside", options=options) as beside,
+    ):
         live.execute("DELETE FROM public.tenant_setting WHERE tenant_id = 3")
         found = damage.compare(live, beside, Tenants())
         assert found.tenants == {"3": "Ferretería Olavarria"}

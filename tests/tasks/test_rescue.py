@@ -41,8 +41,8 @@ def seeded(postgres: PostgresServer) -> PostgresServer:
 @pytest.fixture
 def shops(seeded: PostgresServer) -> Iterator[Pair]:
     """Two equal shops; live is a fresh copy for each test."""
-    shop.copy(seeded, "shop_beside", "shop_live")
-    with seeded.connect("shop_live") as live, seeded.connect("shop_beside") as beside:
+    shop.copy(seeded, "damaged_beside", "damaged_live")
+    with seeded.connect("damaged_live") as live, seeded.connect("damaged_beside") as beside:
         yield live, beside
         damage.forget(beside)
 
@@ -101,7 +101,7 @@ def others_keep_selling(postgres: PostgresServer) -> Iterator[list[int]]:
     stop = threading.Event()
 
     def work() -> None:
-        with postgres.connect("shop_live") as live:
+        with postgres.connect("damaged_live") as live:
             live.execute("UPDATE product_stock SET initial = initial + 100000, quantity = quantity + 100000 "
                          "WHERE tenant_id <> 3")  # fmt: skip
             while not stop.is_set():
@@ -320,7 +320,7 @@ def test_no_lock_keeps_others_from_writing_during_a_rescue(shops: Pair, seeded: 
     live.execute("UPDATE product_stock SET initial = initial + 100, quantity = quantity + 100")
 
     def verify(_: Connection[Any]) -> None:
-        with seeded.connect("shop_live", options="-c lock_timeout=1000") as other:
+        with seeded.connect("damaged_live", options="-c lock_timeout=1000") as other:
             sell(other, 4)
             sell(other, 3)
             locks = shop.rows(
@@ -340,7 +340,7 @@ def test_a_row_locked_by_another_ends_the_rescue_in_a_clear_error(
     live, beside = shops
     live.execute("UPDATE supplier SET name = 'x' WHERE id = 1")
     wanted = plan(shops, changed=True)
-    with seeded.connect("shop_live") as other, other.transaction():
+    with seeded.connect("damaged_live") as other, other.transaction():
         other.execute("SELECT FROM supplier WHERE id = 1 FOR UPDATE")
         with pytest.raises(DatabaseRefused, match="lock timeout"):
             rescue.put_back(live, beside, wanted)
@@ -492,8 +492,8 @@ def test_the_statements_for_people_name_tables_counts_and_tenants(shops: Pair) -
     shops[0].execute("DELETE FROM tenant_setting WHERE tenant_id = 3")
     lines = [statement.line for statement in plan(shops).statements]
     assert lines[2] == (
-        "shop_live=# INSERT INTO public.tenant_setting SELECT 3 missing rows of shop_beside (Ferretería Olavarria (3)) "
-        "ON CONFLICT DO NOTHING"
+        "damaged_live=# INSERT INTO public.tenant_setting SELECT 3 missing rows of damaged_beside "
+        "(Ferretería Olavarria (3)) ON CONFLICT DO NOTHING"
     )
 
 
@@ -510,6 +510,6 @@ def test_a_connection_lost_on_the_way_leaves_nothing_behind(shops: Pair, seeded:
     with pytest.raises(Exception, match="terminat") as raised:
         rescue.put_back(*shops, wanted, verify)
     assert not isinstance(raised.value, psycopg.Error)
-    with seeded.connect("shop_live") as again:
+    with seeded.connect("damaged_live") as again:
         assert shop.rows(again, "SELECT count(*) FROM sale WHERE tenant_id = 3") == [(0,)]
         assert rescue.put_back(again, shops[1], wanted).rows == wanted.rows
