@@ -13,6 +13,7 @@
 Whatever fails before the swap leaves the live database as it was, and the web service is started again.
 """
 
+from blocks.errors import Refused
 from blocks.site import Site
 from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, choose, last_proven
@@ -38,8 +39,7 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
         checked = recover.check(site)  # 5
     if not http.recovery(site, site.recovery_timeout).recovered:  # 6
         return incident.unresolved()
-    carry_out(incident, loss.write_to_tenants, cost)
-    return incident.resolved(f"{cost.summary}; {checked.summary}")
+    return incident.resolved(f"{cost.summary}; {checked.summary}; {write_letters(incident, cost)}")
 
 
 def restore(incident: Incident, chosen: Chosen) -> Loss:
@@ -63,3 +63,14 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     carry_out(incident, recover.put_back, rows)
     recover.drop_beside(site, chosen.backup)
     return recover.lost(site, chosen.backup, "rescue", rows)
+
+
+def write_letters(incident: Incident, cost: Loss) -> str:
+    """Write to the affected tenants if a person approves; the data is back whatever the answer."""
+    if cost.counted and not loss.letters(incident.site, cost):
+        return "nobody to write to"
+    try:
+        carry_out(incident, loss.write_to_tenants, cost)
+    except Refused as error:
+        return f"no letters: {error.what}"
+    return "the tenants were written to"

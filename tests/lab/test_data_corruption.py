@@ -80,6 +80,7 @@ def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: P
     answer(guardia, run)
     while guardia.wait_for_gate(run)["type"] == "PAUSED":
         answer(guardia, run, "--refuse")
+    ended(guardia, run, "Resolved")  # the data is back, though nobody is written to
     assert sql(vps, "SELECT count(*) FROM receipt_mail") == rows
     assert "_old_" in sql(vps, "SELECT string_agg(datname, ' ') FROM pg_database")
     wait_healthy(vps)
