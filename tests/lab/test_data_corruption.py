@@ -70,7 +70,7 @@ def test_deleted_sales_are_rescued_row_by_row(vps: PracticeVps, guardia: Guardia
 
 
 def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: PracticeVps, guardia: Guardia) -> None:
-    rows = sql(vps, "SELECT count(*) FROM receipt_mail")
+    rows = sql(vps, "SELECT count(*) FROM sale_payment")
     faults.inject(vps, "table-dropped")
     run = guardia.start("data-corruption", reason="the table is gone")
     next_question(guardia, run)
@@ -81,7 +81,7 @@ def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: P
     while guardia.wait_for_gate(run)["type"] == "PAUSED":
         answer(guardia, run, "--refuse")
     ended(guardia, run, "Resolved")  # the data is back, though nobody is written to
-    assert sql(vps, "SELECT count(*) FROM receipt_mail") == rows
+    assert sql(vps, "SELECT count(*) FROM sale_payment") == rows
     assert "_old_" in sql(vps, "SELECT string_agg(datname, ' ') FROM pg_database")
     wait_healthy(vps)
     run = guardia.start("undo-restore")
@@ -89,4 +89,4 @@ def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: P
     answer(guardia, run)
     ended(guardia, run, "Resolved")
     wait_healthy(vps)
-    assert sql(vps, "SELECT to_regclass('receipt_mail') IS NULL") == "t"
+    assert sql(vps, "SELECT to_regclass('sale_payment') IS NULL") == "t"
