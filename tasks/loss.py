@@ -3,7 +3,7 @@
 Serves the guide's "Contact affected tenants" and "Document data loss".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -13,7 +13,8 @@ from blocks.site import Site
 from tasks import notify, report
 from tasks.command import Plan
 from tasks.damage import Damage
-from tasks.rescue import Rescue
+from tasks.differences import TableDamage
+from tasks.rescue import Rescue, TableRescue
 from tasks.steps import act
 
 How = Literal["whole restore", "rescue"]
@@ -53,7 +54,8 @@ class Loss(BaseModel):
             return f"{self.how} from {self.backup}: what it costs is counted when it is restored beside the live data"
         back = sum(sum(share.back.values()) for share in self.shares)
         lost = sum(sum(share.lost.values()) for share in self.shares)
-        return f"{self.how} from {self.backup}: {back:,} rows back, {lost:,} rows lost of {len(self.shares)} tenants"
+        tenants = sum(share.tenant != NOBODYS for share in self.shares)
+        return f"{self.how} from {self.backup}: {back:,} rows back, {lost:,} rows lost; {tenants} tenants are affected"
 
     @property
     def text(self) -> str:
@@ -71,7 +73,7 @@ def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str
     back: dict[str, dict[str, int]] = {}
     lost: dict[str, dict[str, int]] = {}
     for table in found.tables:
-        for tenant, (missing, changed, *new) in table.by_tenant.items():
+        for tenant, (missing, changed, *new) in _by_tenant(table).items():
             _add(back, tenant, table.table, missing + changed)
             if how == "whole restore":
                 _add(lost, tenant, table.table, changed + sum(new))
@@ -115,6 +117,13 @@ def write_to_tenants(site: Site, loss: Loss) -> Plan:
         cost="A letter cannot be taken back.",
         facts=(*(f"{share.email}: {share.words}" for share, _ in drafts), f"the first letter:\n\n{example}"),
     )
+
+
+def _by_tenant(table: TableDamage | TableRescue) -> Mapping[str, tuple[int, ...]]:
+    """Rows that belong to no tenant count too, where a table has no others."""
+    if isinstance(table, TableDamage) and not table.by_tenant:
+        return {NOBODYS: (table.missing, table.changed, table.new)}
+    return table.by_tenant
 
 
 def _add(rows: dict[str, dict[str, int]], tenant: str, table: str, count: int) -> None:

@@ -16,7 +16,7 @@ DAMAGE = Damage(
     tenants={"3": "Azul", "7": "Rauch"},
     tables=(
         TableDamage(table="public.sale", missing=7, changed=2, new=6, by_tenant={"3": (7, 2, 5), "7": (0, 0, 1)}),
-        TableDamage(table="public.schema_version", new=1, by_tenant={"": (0, 0, 1)}),
+        TableDamage(table="public.schema_version", new=1),
     ),
 )  # fmt: skip
 
@@ -32,6 +32,7 @@ def test_a_whole_restore_costs_what_is_only_in_the_live_database() -> None:
         "Rauch": ({}, {"public.sale": 1}),
         "no tenant": ({}, {"public.schema_version": 1}),
     }
+    assert of("whole restore").summary.endswith("9 rows back, 9 rows lost; 2 tenants are affected")
 
 
 def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
@@ -44,7 +45,7 @@ def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
     )  # fmt: skip
     cost = loss.of(rescue, "rescue", "2026-11-24T030000Z", OWNERS, "Nothing was taken away.")
     assert [(share.name, share.back, share.lost) for share in cost.shares] == [("Azul", {"public.sale": 4}, {})]
-    assert cost.summary == "rescue from 2026-11-24T030000Z: 4 rows back, 0 rows lost of 1 tenants"
+    assert cost.summary == "rescue from 2026-11-24T030000Z: 4 rows back, 0 rows lost; 1 tenants are affected"
 
 
 def test_what_was_not_compared_is_not_said_to_cost_nothing() -> None:
