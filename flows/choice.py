@@ -12,9 +12,11 @@ from tasks import timeline
 from tasks.backups import Backup, Backups
 from tasks.command import Plan
 from tasks.damage import Damage
+from tasks.differences import TableDamage
 from tasks.loss import How
 
 SHOWN = 12  # candidates in the form, newest first
+TENANTS = 3  # named in a table's line; the record has all of them
 
 
 class Wanted(BaseModel):
@@ -94,10 +96,19 @@ def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> 
         "about once more.",
         facts=(
             f"against {compared}: {damage.summary}",
-            *(line for line in damage.text.splitlines()[:40]),
             *(_candidate(backup, compared, damage) for backup in found.items[:SHOWN] if backup.manifest),
+            *(_damaged(table, damage) for table in damage.tables),
         ),
     )
+
+
+def _damaged(table: TableDamage, damage: Damage) -> str:
+    """One table in one line, with the tenants that miss most."""
+    counts = f"{table.missing:,} rows missing, {table.changed:,} changed, {table.new:,} new"
+    lost = {tenant: sum(counted[:2]) for tenant, counted in table.by_tenant.items()}
+    hit = [tenant for tenant in sorted(lost, key=lambda tenant: -lost[tenant]) if lost[tenant]]
+    whose = ", ".join(damage.called(tenant) for tenant in hit[:TENANTS]) + (" and others" if hit[TENANTS:] else "")
+    return f"{table.table}: {'DROPPED; ' if table.dropped else ''}{counts}{f'; {whose}' if whose else ''}"
 
 
 def _candidate(backup: Backup, compared: str, damage: Damage) -> str:
