@@ -21,8 +21,8 @@ from tests.lab.vps import PracticeVps
 Kind = Literal["step", "command"]
 # A step has ended, whatever its outcome; a command on the host or a statement has ended, its step goes on.
 PATTERNS: dict[Kind, str] = {
-    "step": r"Task run '(.+?)-\w+' - Finished in state",
-    "command": r"Task run '.+?-\w+' - command: (.+?) — ",
+    "step": r"Task run ['\"](.+?)-\w+['\"] - Finished in state",  # " where the name has a '
+    "command": r"Task run ['\"].+?-\w+['\"] - command: (.+?) — ",
 }
 
 

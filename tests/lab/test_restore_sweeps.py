@@ -1,0 +1,204 @@
+"""data_corruption, interrupted everywhere: after every step, and in the middle of restore, safety dump and swap.
+
+One run is struck again and again, and retried as the UI's Retry does; it must end as Resolved with every committed
+sale in the live or the kept database, and with no act done twice.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.lab import database, faults
+from tests.lab.database import sql
+from tests.lab.home import LabError
+from tests.lab.seaweed import Store
+from tests.lab.served import SITE, Guardia, served, site_file
+from tests.lab.sweep import cut_ssh, flow_processes, kill, killed_after, size
+from tests.lab.test_data_corruption import answer, next_question
+from tests.lab.vps import PracticeVps, wait_healthy
+from tests.lab.writers import Sales, selling
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+LIVE = "ferreteria_db"
+NO_GATES = {"gates_restore": '"none"', "gates_notify": '"none"'}
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+STRUCK: Counter[str] = Counter()  # how often what was struck, for the summary
+RUNS: list[tuple[int, int, int]] = []  # of each run: interruptions, rows lost, acts twice
+AGAIN = {"Stop the web service", "Start the web service again as it was"}  # as often as a failed try started it again
+
+
+@pytest.fixture(scope="module")
+def guardia(machine: PracticeVps, s3_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guardia]:
+    folder = tmp_path_factory.mktemp("sweeps")
+    with served(machine, folder, store=s3_store, **NO_GATES) as running:
+        assert running.wait(running.start("daily-backup"))["name"] == "Backed up"
+        assert running.wait(running.start("verify-backup"))["name"] == "Proven"
+        yield running
+
+
+@pytest.fixture
+def gates(machine: PracticeVps, guardia: Guardia, s3_store: Store) -> Iterator[Callable[..., None]]:
+    """Apply a site file with these settings; afterwards no gate asks again."""
+
+    def apply(**settings: str) -> None:
+        file = site_file(machine, guardia.folder, store=s3_store, **settings)
+        done = guardia.command("apply", str(file))
+        assert done.returncode == 0, done.stderr
+
+    yield apply
+    apply(**NO_GATES)
+
+
+@pytest.fixture
+def seeded(vps: PracticeVps) -> str:
+    """The sales of before the damage, as a checksum; then a tenant's are deleted."""
+    rows = checksum(vps)
+    faults.inject(vps, "tenant-sales-deleted")
+    return rows
+
+
+def checksum(vps: PracticeVps) -> str:
+    """Of everything that the seed sold, whatever was sold since."""
+    return sql(vps, "SELECT count(*), md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s WHERE id <= 100000")
+
+
+def again(guardia: Guardia, run: str) -> None:
+    """Retry the run as the UI does, without waiting for the dead process's claim on the site to lapse."""
+    guardia.post("/v2/concurrency_limits/decrement", {"names": [f"guardia-acting-{SITE}"], "slots": 1})
+    body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    assert guardia.post(f"/flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
+
+
+def settled(vps: PracticeVps, guardia: Guardia, run: str, before: str, *sellers: Sales) -> None:
+    """The run is Resolved, the site healthy, no sale is lost, and each act was done once."""
+    state = guardia.wait(run)
+    assert state["name"] == "Resolved", (state, guardia.timeline(run)[-4:])
+    wait_healthy(vps)
+    assert checksum(vps) == before
+    names = sql(vps, f"SELECT datname FROM pg_database WHERE datname LIKE '{LIVE}%' ORDER BY 1").splitlines()
+    assert len(names) == 2 and "_old_" in names[1], names
+    lost = [token for sales in sellers for token in sales.lost(vps, *names)]
+    assert lost == []
+    assert any(sales.sold for sales in sellers), "nobody sold anything"
+    done = Counter(entry["what"] for entry in guardia.timeline(run) if entry["kind"] == "act" and entry["ok"])
+    twice = {what: count for what, count in done.items() if count > 1 and what not in AGAIN}
+    assert twice == {}
+    assert done["Stop the web service"] == done["Start the web service again as it was"] + 1
+    assert vps.shell("docker inspect -f '{{.State.Running}}' ferreteria_web_prod").strip() == "true"
+    RUNS.append((sum(STRUCK.values()) - sum(row[0] for row in RUNS), len(lost), len(twice)))
+
+
+@contextmanager
+def web_events(vps: PracticeVps) -> Iterator[Callable[[], Counter[str]]]:
+    """Counts how often the web container was stopped and started; Docker itself remembers only its last 256 events."""
+    only = "--filter container=ferreteria_web_prod --filter event=stop --filter event=start"
+    vps.shell(f"setsid docker events {only} --format '{{{{.Action}}}}' > /run/web-events 2>&1 < /dev/null & sleep 0.3")
+    try:
+        yield lambda: Counter(vps.shell("cat /run/web-events").split())
+    finally:
+        vps.shell("pkill -f '^docker events --filter container=ferreteria_web_prod'", check=False)
+
+
+def test_killed_after_every_step_in_turn_the_same_run_ends_resolved(
+    vps: PracticeVps, guardia: Guardia, seeded: str
+) -> None:
+    with selling(vps, 1, "killed") as sales, web_events(vps) as events:
+        run, struck = "", []
+        for count in range(60):
+            with killed_after(guardia, count) as killer:
+                if run:
+                    again(guardia, run)
+                else:
+                    run = guardia.start("data-corruption", how="whole restore")
+                state = guardia.wait(run)
+            if killer.at is None:
+                break
+            assert state["type"] == "CRASHED", (state, killer)
+            STRUCK["flow killed after a step"] += 1
+            struck.append(killer.at)
+        settled(vps, guardia, run, seeded, sales)
+        assert events() == {"stop": 1, "start": 1}
+    assert "Put the restored database in the live one's place" in struck and len(struck) > 20, struck
+
+
+def kill_flow(_: PracticeVps, guardia: Guardia) -> None:
+    kill(flow_processes(guardia))
+
+
+def kill_postmaster(vps: PracticeVps, _: Guardia) -> None:
+    vps.shell("kill -9 $(docker inspect -f '{{.State.Pid}}' ferreteria_db_prod)")
+
+
+def cut_connections(vps: PracticeVps, _: Guardia) -> None:
+    cut_ssh(vps)
+
+
+def cut_power(vps: PracticeVps, _: Guardia) -> None:
+    vps.power_cut()
+
+
+BLOWS: dict[str, Callable[[PracticeVps, Guardia], None]] = {
+    "flow killed": kill_flow, "SSH cut": cut_connections, "PostgreSQL killed": kill_postmaster, "power cut": cut_power,
+}  # fmt: skip
+MOMENTS = {
+    "the restore": "pgrep -x pg_restore",
+    "the safety dump": "pgrep -x pg_dump",
+    "the swap": "psql \"SELECT FROM pg_locks WHERE NOT granted AND locktype = 'object' AND classid = 1262\"",
+}
+PSQL = "docker exec ferreteria_db_prod psql -X -q -A -t -U ferreteria_user -d postgres"
+
+
+def strike(vps: PracticeVps, guardia: Guardia, run: str, moment: str, blow: str) -> None:
+    """Strike the run in the moment, once; if it ends before, it is retried until the moment comes."""
+    condition = {
+        "the restore": "pgrep -x pg_restore > /dev/null",
+        "the safety dump": "pgrep -x pg_dump > /dev/null",
+        "the swap": "pgrep -f 'ferreteria_user postgres .*ALTER DATABASE waiting' > /dev/null",
+    }[moment]
+    deadline = time.monotonic() + 120
+    while True:
+        came = vps.shell(f"for _ in $(seq 100); do {condition} && echo yes && exit; sleep 0.02; done", check=False)
+        if "yes" in came:
+            break
+        assert time.monotonic() < deadline, (moment, blow, guardia.timeline(run)[-3:])
+        if guardia.get(f"/flow_runs/{run}")["state"]["type"] in FINAL:
+            retry(vps, guardia, run)
+    BLOWS[blow](vps, guardia)
+    STRUCK[f"{blow} in {moment}"] += 1
+
+
+def retry(vps: PracticeVps, guardia: Guardia, run: str) -> None:
+    """As a person would: when the machine and its database are there again."""
+    deadline = time.monotonic() + 60
+    while "1" not in vps.shell(f"{PSQL} -c 'SELECT 1'", check=False):
+        assert time.monotonic() < deadline, "the database did not come back"
+        time.sleep(0.5)
+    assert guardia.get(f"/flow_runs/{run}")["state"]["name"] != "Resolved", "it ended before it was struck"
+    again(guardia, run)
+
+
+def finish(vps: PracticeVps, guardia: Guardia, run: str) -> None:
+    """Retry until it is Resolved; twice must do."""
+    for _ in range(2):
+        if guardia.wait(run)["name"] == "Resolved":
+            return
+        retry(vps, guardia, run)
+
+
+def test_struck_in_the_middle_of_restore_and_dump_the_same_run_ends_resolved(
+    vps: PracticeVps, guardia: Guardia, seeded: str
+) -> None:
+    with selling(vps, 2, "struck") as sales:
+        time.sleep(1)
+        run = guardia.start("data-corruption", how="whole restore")
+        for moment in ("the restore", "the safety dump"):
+            for blow in BLOWS:
+                strike(vps, guardia, run, moment, blow)
+                guardia.wait(run, lambda state: state["type"] in FINAL or blow in {"SSH cut", "PostgreSQL killed"})
+    finish(vps, guardia, run)
+    settled(vps, guardia, run, seeded, sales)
