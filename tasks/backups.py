@@ -61,7 +61,8 @@ class Proof(BaseModel):
             violated = [f"{name}: {rows} rows" for name, rows in self.invariants.items() if rows]
             return "; ".join(self.differences[:5] + violated[:5]) or "it does not restore"
         measured = f"restored in {self.restore_seconds:.0f} s, data {self.data_age_seconds / 3600:.1f} h old"
-        return f"{self.tables} tables, {self.rows:,} rows exactly as when it was made; {measured}"
+        same = "exactly as when it was made" if self.manifest_sha256 else "as the file says, which has no manifest"
+        return f"{self.tables} tables, {self.rows:,} rows {same}; {measured}"
 
 
 class Backup(BaseModel):
@@ -218,6 +219,17 @@ def commit(site: Site, manifest: Manifest) -> str:
         raise BadBackup(f"There is another backup {manifest.name} already.", "Back up again.")
     timeline.record("act", "Write the manifest", outcome=f"{manifest.name} is a backup now", changes=True)
     return digest(manifest)
+
+
+def abandon(site: Site, kind: Literal["daily", "safety"]) -> int:
+    """Abort the unfinished uploads that killed runs left, before one of this kind begins; returns how many.
+
+    Of a kind one is made at a time, so that none of these is under way; those of the other kind `prune` leaves a day.
+    """
+    at_any_age = timedelta.min  # the store's clock may be ahead
+    return s3.abandon(
+        _store(site), _prefix(site), at_any_age, lambda key: key.endswith("-safety/archive") == (kind == "safety")
+    )
 
 
 @once("Keep the verdict beside the backup")

@@ -144,6 +144,8 @@ def test_a_proof_says_what_it_measured() -> None:
     said = {"at": NOON, "restore_seconds": 45.2, "data_age_seconds": 5400, "manifest_sha256": "", "tables": 31}
     proven = backups.Proof.model_validate(said | {"verdict": "proven", "rows": 13_000_000, "invariants": {"a": 0}})
     assert proven.words == "31 tables, 13,000,000 rows exactly as when it was made; restored in 45 s, data 1.5 h old"
+    own = proven.model_copy(update={"manifest_sha256": ""})
+    assert own.words.startswith("31 tables, 13,000,000 rows as the file says, which has no manifest; ")
     bad = backups.Proof.model_validate(
         said | {"verdict": "bad", "differences": ["x is missing"], "invariants": {"a": 2}}
     )
@@ -367,3 +369,19 @@ def test_archives_without_a_manifest_go_after_a_day(brief: Site, monkeypatch: py
     monkeypatch.setattr(backups, "ORPHAN", timedelta(0))
     assert backups.prune.fn(brief, new.name) == ["2026-11-20T030000Z"]
     assert backups.find(brief, new.name)
+
+
+def test_a_backup_aborts_what_killed_runs_left_but_not_what_may_be_under_way(site: Site) -> None:
+    names = [backups.new_name(NOON), backups.new_name(NOON + DAY), backups.new_name(NOON) + "-safety"]
+    elsewhere = "here/other/2026-11-24T120000Z/archive"
+    for key in [*(backups.archive_key(site, name) for name in names), elsewhere]:
+        s3.client(store(site)).create_multipart_upload(Bucket="guardia", Key=key)
+    assert backups.abandon(site, "daily") == 2
+    assert unfinished(site) == [elsewhere, backups.archive_key(site, names[2])]
+    assert backups.abandon(site, "safety") == 1
+    assert unfinished(site) == [elsewhere]
+
+
+def unfinished(site: Site) -> list[str]:
+    answer = s3.client(store(site)).list_multipart_uploads(Bucket="guardia")
+    return sorted(upload["Key"] for upload in answer.get("Uploads", []))
