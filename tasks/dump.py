@@ -149,7 +149,8 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
     server = postgres.production(site)
     path = f"{folder(site)}/{name}.dump{'.zst' if found.compression == 'zstd' else ''}"
     try:
-        _end_leftovers(server, database.name)
+        _end_leftovers(server, database.name, kind)
+        backups.abandon(site, kind)
         with snapshot.shared(server, database.name, application=_application(name)) as state:
             command = stream(server, database.name, name, state.name, found=found, part=f"{path}.part")
             if found.copy_kept:
@@ -244,12 +245,16 @@ def _told(contents: Future[Contents], report: Report, expected: int, done: int) 
     report(done / max(expected, 1))
 
 
-def _end_leftovers(server: Server, database: str) -> None:
-    """End what a dump that was cut off left in the server: it would hold its snapshot for hours."""
+def _end_leftovers(server: Server, database: str, kind: Kind) -> None:
+    """End what a dump that was cut off left in the server: it would hold its snapshot for hours.
+
+    One of the other kind may be under way: a playbook's beside the daily one. Of a kind there is one at a time.
+    """
     with postgres.connect(server, database) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE starts_with(application_name, 'guardia-dump-') AND datname = current_database()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND starts_with(application_name, 'guardia-dump-') AND (application_name LIKE '%%-safety') = %s",
+            [kind == "safety"],
         )
 
 

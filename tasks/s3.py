@@ -138,21 +138,29 @@ def locked(store: BackupStore, key: str) -> bool:
     return until is not None and until > datetime.now(UTC)
 
 
-def abandon(store: BackupStore, prefix: str, older_than: timedelta) -> int:
-    """Abort unfinished uploads that killed workers left, which cost like objects; returns how many."""
+def abandon(
+    store: BackupStore, prefix: str, older_than: timedelta, which: Callable[[str], bool] = lambda _key: True
+) -> int:
+    """Abort unfinished uploads that killed workers left, which cost like objects; returns how many.
+
+    `which` says of a key whether its upload is one of them.
+    """
     with _errors(store, prefix):
         pages = client(store).get_paginator("list_multipart_uploads").paginate(Bucket=store.bucket, Prefix=prefix)
-        old = [u for page in pages for u in page.get("Uploads", []) if datetime.now(UTC) - u["Initiated"] >= older_than]
+        found = [upload for page in pages for upload in page.get("Uploads", []) if which(upload["Key"])]
+        old = [upload for upload in found if datetime.now(UTC) - upload["Initiated"] >= older_than]
         for left in old:
             client(store).abort_multipart_upload(Bucket=store.bucket, Key=left["Key"], UploadId=left["UploadId"])
     return len(old)
 
 
-def check(store: BackupStore, prefix: str = "") -> str:
+def check(store: BackupStore) -> str:
     """See that the bucket can be listed and written to, without leaving anything; returns what was seen.
 
-    Raises StoreRefused with the cure, StoreUnreachable.
+    Only where backups go: the credentials may have no rights elsewhere. Raises StoreRefused with the cure,
+    StoreUnreachable.
     """
+    prefix = f"{store.prefix}/" if store.prefix else ""
     probe = {"Bucket": store.bucket, "Key": f"{prefix}guardia-check"}
     with _errors(store, prefix):
         client(store).list_objects_v2(Bucket=store.bucket, Prefix=prefix, MaxKeys=1)

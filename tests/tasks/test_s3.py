@@ -141,6 +141,18 @@ def test_the_check_leaves_nothing(store: BackupStore) -> None:
     assert s3.keys(store, "") == [] and unfinished(store) == []
 
 
+def test_the_check_writes_only_where_backups_go() -> None:
+    asked: list[str] = []
+    with mock_aws():
+        made = block(prefix="shops/here")
+        client = s3.client(made)
+        client.create_bucket(Bucket=made.bucket)
+        begins = "provide-client-params.s3.CreateMultipartUpload"
+        client.meta.events.register(begins, lambda params, **_: asked.append(params["Key"]))
+        s3.check(made)
+    assert asked == ["shops/here/guardia-check"]
+
+
 def test_deleting_what_is_not_there_is_no_error(store: BackupStore) -> None:
     s3.delete(store, ["nothing"])
 
