@@ -110,8 +110,9 @@ def approve(
         Literal["whole restore", "rescue"] | None, Parameter(help="Where the run asks how to get data back.")
     ] = None,
     backup: Annotated[str | None, Parameter(help="With --choose: this backup rather than the one compared.")] = None,
-    table: Annotated[list[str] | None, Parameter(help="With --choose rescue: only this one; may be repeated.")] = None,
-    tenant: Annotated[list[str] | None, Parameter(help="With --choose rescue: only this one; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, Parameter(help="With --choose rescue: only this table or tenant; may be repeated.")
+    ] = None,
     changed: Annotated[bool, Parameter(negative=(), help="With --choose rescue: changed rows, too.")] = False,
 ) -> None:
     """Approve (or refuse) the plan that a run waits with. Without RUN, show what waits.
@@ -124,11 +125,11 @@ def approve(
     if run is None:
         following.show_waiting(console)
         return
-    words: dict[str, Any] = {"decision": "refuse" if refuse else choose or "approve"}
+    decision = "refuse" if refuse else choose or "approve"
+    words: dict[str, Any] = {"decision": f"{decision} with changed rows" if changed else decision}
     words |= {"approver": by or getpass.getuser(), "reason": reason}
     if choose:
-        words |= {"tables": table or [], "tenants": tenant or [], "changed_rows": changed}
-        words |= {"backup": backup} if backup else {}
+        words |= {"only": ", ".join(only or [])} | ({"backup": backup} if backup else {})
     following.answer(run, words, plan, console)
 
 
@@ -171,17 +172,17 @@ def restore(
     site: Site = None,
     rescue: Annotated[bool, Parameter(negative=(), help="Put back only rows that are missing.")] = False,
     changed: Annotated[bool, Parameter(negative=(), help="With --rescue: rows that were changed, too.")] = False,
-    table: Annotated[list[str] | None, Parameter(help="With --rescue: only this table; may be repeated.")] = None,
-    tenant: Annotated[list[str] | None, Parameter(help="With --rescue: only this tenant; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, Parameter(help="With --rescue: only this table or tenant; may be repeated.")
+    ] = None,
     reason: Annotated[str, Parameter(help="Why, for the record.")] = "",
 ) -> None:
     """Start the data-corruption playbook with the choice made: this backup, restored whole unless --rescue.
 
     The live database stays as it is until you approve the exact plan, and is kept after it: `guardia undo-restore`.
     """
-    how = "rescue" if rescue else "whole restore"
-    words = {"tables": table or [], "tenants": tenant or [], "changed_rows": changed, "reason": reason}
-    _job("data-corruption", site, backup=backup, how=how, **words)
+    how = "whole restore" if not rescue else "rescue with changed rows" if changed else "rescue"
+    _job("data-corruption", site, backup=backup, how=how, only=", ".join(only or []), reason=reason)
 
 
 @app.command

@@ -15,6 +15,7 @@ from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.loss import How
 
+ONLY = "For a rescue: only these tables and tenants, by name, with commas between them; none: all that is damaged."
 SHOWN = 12  # candidates in the form, newest first
 TENANTS = 3  # named in a table's line; the record has all of them
 
@@ -23,36 +24,33 @@ class Wanted(BaseModel):
     """What may be said when the playbook is started, so that it need not ask."""
 
     backup: str = Field(default="", description="Restore this backup, as `guardia backups` lists it; empty: ask.")
-    how: Literal["ask", "whole restore", "rescue"] = Field(
+    how: Literal["ask", "whole restore", "rescue", "rescue with changed rows"] = Field(
         default="ask",
         description="`whole restore` puts the backup in the live database's place, which is kept. `rescue` puts only "
         "missing rows back.",
     )
-    tables: list[str] = Field(default=[], description="For a rescue: only these tables; none: all damaged ones.")
-    tenants: list[str] = Field(default=[], description="For a rescue: only these tenants; none: all affected ones.")
-    changed_rows: bool = Field(default=False, description="For a rescue: put rows that were changed back, too.")
+    only: str = Field(default="", description=ONLY)
 
 
 class Choice(Answered):
-    """How to get the data back. The exact plan of a whole restore or a rescue is asked about once more."""
+    """How to get the data back. The exact plan of a whole restore or a rescue is asked about once more.
 
-    decision: Literal["whole restore", "rescue", "refuse"] = Field(
-        description="`whole restore`: the backup takes the live database's place, which is kept. `rescue`: only rows "
-        "that are missing are put back. `refuse`, or no answer: the site goes on with the data as it is."
+    The fields are few and their words short: a taller form leaves no room for the plan above it.
+    """
+
+    decision: Literal["whole restore", "rescue", "rescue with changed rows", "refuse"] = Field(
+        description="A rescue puts missing rows back; `refuse`, or no answer, leaves all as it is."
     )
-    backup: str = Field(description="Which backup; another than the one compared is restored and compared first.")
-    tables: list[str] = Field(default=[], description="For a rescue: only these tables; none: all damaged ones.")
-    tenants: list[str] = Field(default=[], description="For a rescue: only these tenants; none: all affected ones.")
-    changed_rows: bool = Field(default=False, description="For a rescue: put rows that were changed back, too.")
+    backup: str
+    only: str = Field(default="", title="Rescue only these tables and tenants, with commas; none: all")
 
 
 class Chosen(BaseModel):
-    """What was chosen, by a form or when the playbook was started."""
+    """What was chosen, by a form or when the playbook was started. `only` are tables and tenants; none: all."""
 
     how: How
     backup: str
-    tables: list[str] = []
-    tenants: list[str] = []
+    only: list[str] = []
     changed_rows: bool = False
 
 
@@ -74,16 +72,20 @@ def choose(incident: Incident, found: Backups, compared: str, damage: Damage, wa
     """
     run = timeline.current()
     if wanted.how != "ask" or (run is not None and run.planning):
-        how: How = "whole restore" if wanted.how == "ask" else wanted.how
-        said = wanted.model_dump(include={"tables", "tenants", "changed_rows"})
-        return Chosen(how=how, backup=wanted.backup or compared, **said)
+        how = "whole restore" if wanted.how == "ask" else wanted.how
+        return _chosen(how, wanted.backup or compared, wanted.only)
     answer = ask(incident, "choose", _plan(incident, found, compared, damage), Choice, backup=compared)
     known = [backup.name for backup in found.items if backup.manifest]
     if answer.backup not in known:
         raise ConfigError(f"There is no backup {answer.backup!r}.", f"There are: {', '.join(known)}.")
     assert answer.decision != "refuse"
-    said = answer.model_dump(include={"backup", "tables", "tenants", "changed_rows"})
-    return Chosen(how=answer.decision, **said)
+    return _chosen(answer.decision, answer.backup, answer.only)
+
+
+def _chosen(decision: str, backup: str, only: str) -> Chosen:
+    how: How = "whole restore" if decision == "whole restore" else "rescue"
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    return Chosen(how=how, backup=backup, only=names, changed_rows=decision == "rescue with changed rows")
 
 
 def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> Plan:

@@ -58,7 +58,7 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     site = incident.site
     recover.restore_beside(site, chosen.backup)
     damage = recover.assess(site, chosen.backup)
-    rows = recover.rescuable(site, damage, chosen.tables, chosen.tenants, chosen.changed_rows)
+    rows = recover.rescuable(site, damage, chosen.only, chosen.changed_rows)
     back_up(site, "safety")
     carry_out(incident, recover.put_back, rows)
     recover.drop_beside(site, chosen.backup)

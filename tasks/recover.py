@@ -118,20 +118,29 @@ def assess(site: Site, name: str) -> Damage:
 
 
 @look("List what a rescue would put back", kept=True)
-def rescuable(site: Site, found: Damage, tables: list[str], tenants: list[str], changed: bool) -> Rescue:
+def rescuable(site: Site, found: Damage, only: list[str], changed: bool) -> Rescue:
     """Rows of the chosen tables and tenants (all damaged ones if none is named) that are in the backup alone.
 
     Raises ConfigError for a table or tenant that is not among the damaged ones.
     """
+    if timeline.planning():
+        return Rescue(
+            live=found.live, beside=found.beside, at=found.at, tables=(), tenants={}, chosen=(), of=(),
+            include_changed=changed,
+        )  # fmt: skip
+    tables, tenants = _sorted_out(found, only)
     with _live(site) as (server, _, _), postgres.connect(server, found.beside) as restored:
-        return rescue.plan(restored, found, tables, _keys(found, tenants), include_changed=changed)
+        return rescue.plan(restored, found, tables, tenants, include_changed=changed)
 
 
 @look("Say what was lost", kept=True)
 def lost(site: Site, name: str, how: How, found: Damage | Rescue) -> Loss:
     """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
-    with _live(site) as (_, live, database):
+    with _live(site) as (server, live, database):
         owners = damage.owners(live, database.tenants, list(found.tenants))
+        if how == "whole restore" and found.tenants:  # a tenant that is lost is in the backup alone
+            with postgres.connect(server, beside(site, name)) as restored:
+                owners = [*damage.owners(restored, database.tenants, list(found.tenants)), *owners]
     kept = f"What is lost is still in the database {names(site, name).kept} and in the safety backup."
     return loss.of(found, how, name, owners, kept if how == "whole restore" else "Nothing was taken away.")
 
@@ -298,14 +307,18 @@ def beside(site: Site, name: str) -> str:
     return names(site, name).new
 
 
-def _keys(found: Damage, wanted: list[str]) -> list[str]:
-    """Tenants by key, given by key or name."""
-    by_name = {name: key for key, name in found.tenants.items()}
-    unknown = [word for word in wanted if word not in found.tenants and word not in by_name]
+def _sorted_out(found: Damage, only: list[str]) -> tuple[list[str], list[str]]:
+    """Which of the words are damaged tables, with or without their schema, and which are tenants, by name or key.
+
+    Returns the tables' names and the tenants' keys. Raises ConfigError for a word that is neither.
+    """
+    tables = {name: table.table for table in found.tables for name in (table.table.rpartition(".")[2], table.table)}
+    tenants = {key: key for key in found.tenants} | {name: key for key, name in found.tenants.items()}
+    unknown = [word for word in only if word not in tables and word not in tenants]
     if unknown:
-        known = ", ".join(found.tenants.values()) or "none"
-        raise ConfigError(f"{', '.join(unknown)} is not among the affected tenants.", f"Affected: {known}.")
-    return [word if word in found.tenants else by_name[word] for word in wanted]
+        known = ", ".join([*(table.table for table in found.tables), *found.tenants.values()]) or "none"
+        raise ConfigError(f"{', '.join(unknown)} is no damaged table and no affected tenant.", f"There are: {known}.")
+    return [tables[word] for word in only if word in tables], [tenants[w] for w in only if w not in tables]
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def test_jobs_run_at_the_hours_of_the_site_in_its_time_zone_if_it_has_a_bucket()
 def test_the_form_of_data_corruption_asks_for_what_may_be_said_at_the_start() -> None:
     properties = deployed("data-corruption", ["a"])._parameter_openapi_schema.properties
     assert list(properties) == [
-        "site", "mode", "reason", "backup", "how", "tables", "tenants", "changed_rows",
+        "site", "mode", "reason", "backup", "how", "only",
     ]  # fmt: skip
 
 

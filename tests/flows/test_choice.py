@@ -62,9 +62,9 @@ def test_the_same_facts_make_the_same_plan_later(incident: Incident) -> None:
 
 
 def test_what_was_said_at_the_start_is_not_asked(incident: Incident) -> None:
-    wanted = Wanted(backup="new", how="rescue", tables=["public.sale"], changed_rows=True)
+    wanted = Wanted(backup="new", how="rescue with changed rows", only="sale, Azul")
     chosen = choose(incident, FOUND, "new", DAMAGE, wanted)
-    assert (chosen.how, chosen.backup, chosen.tables, chosen.changed_rows) == ("rescue", "new", ["public.sale"], True)
+    assert (chosen.how, chosen.backup, chosen.only, chosen.changed_rows) == ("rescue", "new", ["sale", "Azul"], True)
 
 
 def test_a_form_without_a_decision_is_refused() -> None:
