@@ -141,7 +141,7 @@ def test_a_proof_that_is_damaged_or_of_another_backup_does_not_count(site: Site)
 
 
 def test_a_proof_says_what_it_measured() -> None:
-    said = {"at": NOON, "restore_seconds": 45.2, "data_age_seconds": 5400, "manifest_sha256": "", "tables": 31}
+    said = {"at": NOON, "restore_seconds": 45.2, "data_age_seconds": 5400, "manifest_sha256": "ab", "tables": 31}
     proven = backups.Proof.model_validate(said | {"verdict": "proven", "rows": 13_000_000, "invariants": {"a": 0}})
     assert proven.words == "31 tables, 13,000,000 rows exactly as when it was made; restored in 45 s, data 1.5 h old"
     own = proven.model_copy(update={"manifest_sha256": ""})
