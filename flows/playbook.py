@@ -111,7 +111,7 @@ def service_stopped(incident: Incident) -> Iterator[None]:
     carry_out(incident, compose.stop_web, failed_before + 1)
     try:
         yield
-    except GuardiaError:
+    except Exception:  # defects too; a suspension is none, and keeps it stopped
         compose.start_web_again(incident.site, failed_before + 1)
         raise
     compose.start_web(incident.site)
