@@ -39,10 +39,10 @@ class Choice(Answered):
     """
 
     decision: Literal["whole restore", "rescue", "rescue with changed rows", "refuse"] = Field(
-        description="A rescue puts missing rows back; `refuse`, or no answer, leaves all as it is."
+        description="A rescue puts missing rows back. `refuse` leaves all as it is."
     )
     backup: str
-    only: str = Field(default="", title="Rescue only these tables and tenants, with commas; none: all")
+    only: str = Field(default="", title="Rescue only (tables, tenants)")
 
 
 class Chosen(BaseModel):
@@ -94,8 +94,7 @@ def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> 
         what="Get the data back",
         where=incident.site.host.address,
         commands=(),
-        cost="The web service is stopped until you choose. Nothing is changed by choosing: the exact plan is asked "
-        "about once more.",
+        cost="Web is stopped until you choose. The exact plan is asked about next.",
         facts=(
             f"against {compared}: {damage.summary}",
             *(_candidate(backup, compared, damage) for backup in found.items[:SHOWN] if backup.manifest),
