@@ -61,7 +61,10 @@ def ssh(vps: PracticeVps, *command: str, timeout: float = 20) -> subprocess.Comp
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what each fault took to heal."""
+    """Print what each fault took to heal, and what the sweeps counted: the `summary` of their modules."""
+    sweeps = [module for name, module in sorted(sys.modules.items()) if name.startswith("tests.lab.test_")]
+    for line in [line for module in sweeps for line in getattr(module, "summary", list)()]:
+        terminalreporter.write_line(line)
     module = sys.modules.get("tests.lab.test_site_down")
     rows = [("fault", "path taken", "gates asked", "s to healthy"), *getattr(module, "ROWS", [])]
     if len(rows) > 1:
