@@ -107,13 +107,13 @@ def approve(
     reason: Annotated[str, Parameter(help="Why, for the record.")] = "",
     plan: Annotated[str | None, Parameter(help="Answer only if the plan still has this hash.")] = None,
     choose: Annotated[
-        Literal["whole restore", "rescue"] | None, Parameter(help="Where the run asks how to get data back.")
+        Literal["whole restore", "rescue", "rescue with changed rows"] | None,
+        Parameter(help="Where the run asks how to get data back."),
     ] = None,
     backup: Annotated[str | None, Parameter(help="With --choose: this backup rather than the one compared.")] = None,
     only: Annotated[
         list[str] | None, Parameter(help="With --choose rescue: only this table or tenant; may be repeated.")
     ] = None,
-    changed: Annotated[bool, Parameter(negative=(), help="With --choose rescue: changed rows, too.")] = False,
 ) -> None:
     """Approve (or refuse) the plan that a run waits with. Without RUN, show what waits.
 
@@ -125,8 +125,7 @@ def approve(
     if run is None:
         following.show_waiting(console)
         return
-    decision = "refuse" if refuse else choose or "approve"
-    words: dict[str, Any] = {"decision": f"{decision} with changed rows" if changed else decision}
+    words: dict[str, Any] = {"decision": "refuse" if refuse else choose or "approve"}
     words |= {"approver": by or getpass.getuser(), "reason": reason}
     if choose:
         words |= {"only": ", ".join(only or [])} | ({"backup": backup} if backup else {})

@@ -46,7 +46,8 @@ def test_the_form_asks_for_a_decision_and_a_name_and_takes_a_reason() -> None:
 
 def test_the_command_that_answers_is_told_for_each_answer_of_the_form() -> None:
     assert flags(Answer) == [""]
-    assert flags(Choice) == ["--choose 'whole restore' ", "--choose rescue "]
+    choices = ["'whole restore'", "rescue", "'rescue with changed rows'"]
+    assert flags(Choice) == [f"--choose {choice} " for choice in choices]
 
 
 def test_an_act_that_the_policy_lets_pass_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
