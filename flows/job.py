@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from prefect import Flow, flow, get_run_logger, runtime
+from prefect import Flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
 from prefect.states import Completed, Failed
@@ -15,7 +14,7 @@ from pydantic import BaseModel
 from blocks import site_file
 from blocks.errors import Busy, ConfigError, GuardiaError
 from blocks.site import Site
-from flows.playbook import take_parameters, unwrapped
+from flows.named import as_flow
 from tasks import notify, quiet, timeline
 
 WAIT = 3600  # seconds to wait for another job of the same kind on the site
@@ -65,12 +64,7 @@ def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ende
                 timeline.end()
             return (Completed if ended.ok else Failed)(name=ended.name, message=ended.words)
 
-        work.__name__ = work.__qualname__ = body.__name__
-        work.__module__ = body.__module__
-        take_parameters(work, wants)
-        description = unwrapped(sys.modules[body.__module__].__doc__ or "")
-        make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
-        return make(work)
+        return as_flow(work, body, name, wants)
 
     return decorate
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
-from prefect import Flow, flow, get_run_logger, runtime
+from prefect import Flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ValidationError
@@ -22,6 +19,7 @@ from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve, note_answers
 from flows.incident import Claim, Incident, Outcome, claim
+from flows.named import as_flow
 from tasks import compose, http, quiet, timeline
 from tasks.steps import Act
 
@@ -70,29 +68,9 @@ def playbook(
             except (ConfigError, ValidationError) as error:
                 return Failed(name="Bad input", message=str(error))
 
-        respond.__name__ = respond.__qualname__ = body.__name__
-        respond.__module__ = body.__module__
-        take_parameters(respond, wants)
-        description = unwrapped(sys.modules[body.__module__].__doc__ or "")
-        make = flow(name=name, description=description, flow_run_name=name + "-{site}", persist_result=True)
-        return make(respond)
+        return as_flow(respond, body, name, wants)
 
     return decorate
-
-
-def take_parameters(respond: Callable[..., Any], wants: type[BaseModel] | None) -> None:
-    """Give the flow the fields of `wants` as parameters of its own, with their descriptions."""
-    signature = inspect.signature(respond, eval_str=True)
-    known = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    fields = wants.model_fields if wants else {}
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-        for name, field in fields.items()
-    ]
-    respond.__signature__ = signature.replace(parameters=[*known, *more])  # type: ignore[attr-defined]
-    indent = " " * 16
-    lines = [f"{indent}{name}: {field.description}" for name, field in fields.items()]
-    respond.__doc__ = "\n".join([(respond.__doc__ or "").rstrip(), *lines, indent])
 
 
 def carry_out(incident: Incident, act: Act[Any], *inputs: Any) -> None:
@@ -172,8 +150,3 @@ def _outcome(body: Body, incident: Incident, site: Site) -> Outcome:
 def _state(outcome: Outcome) -> State[Any]:
     make = Failed if outcome.kind == "unresolved" else Completed
     return make(name=STATE_NAMES[outcome.kind], message=outcome.summary)
-
-
-def unwrapped(text: str) -> str:
-    """One line a paragraph or list item: the UI shows every line's end as a break."""
-    return re.sub(r"(?<!\n)\n(?!\n| *(?:\d+\.|-) ) *", " ", text.strip())

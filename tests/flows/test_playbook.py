@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 
 from blocks.errors import CommandFailed, HostRefused, Refused
 from blocks.site import Site
-from flows import playbook as playbooks
+from flows import named
 from flows.incident import Incident, Outcome, open_claims
 from flows.playbook import attempt, playbook
 from tasks import http, ssh, timeline
@@ -203,4 +203,4 @@ def test_a_site_that_is_not_registered_is_bad_input(prefect_server: None) -> Non
 
 def test_the_page_of_a_playbook_has_one_line_a_step() -> None:
     text = "Title\nof two lines.\n\n1. First,\n   which goes on.\n2. Second.\n\nThe\nend."
-    assert playbooks.unwrapped(text) == "Title of two lines.\n\n1. First, which goes on.\n2. Second.\n\nThe end."
+    assert named.unwrapped(text) == "Title of two lines.\n\n1. First, which goes on.\n2. Second.\n\nThe end."
