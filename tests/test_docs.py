@@ -4,13 +4,15 @@ import base64
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
+from prefect import Flow
 from pydantic import BaseModel
 
 from blocks import site_file
-from blocks.site import Site
+from blocks.site import GatePolicy, Site
 from deployments.catalog import PLAYBOOKS
 from deployments.cli import app
 
@@ -21,22 +23,46 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.findall(r"```toml\n(.*?)```", SITE_FILE, re.S)[0]
 PICTURES = "docs/images/"
 
-# The section "Complete Site Down" of the guide, and what it has besides.
-GUIDE = (
-    "1. Verify the issue",
-    "2. SSH to VPS",
-    "3. Check all services",
-    "4. Check logs",
-    "5. Quick fix - Restart all services",
-    "6. If restart doesn't work",
-    "7. Last resort - Full reboot",
-    "Symptoms",
-    "Post-Incident",
-    "Severity Levels",
-    "Communication Templates",
-    "Post-Incident Checklist",
-    "Contact Information",
-)
+# The sections of the guide that are playbooks, and what the first has besides.
+GUIDE = {
+    "Complete Site Down": (
+        "1. Verify the issue",
+        "2. SSH to VPS",
+        "3. Check all services",
+        "4. Check logs",
+        "5. Quick fix - Restart all services",
+        "6. If restart doesn't work",
+        "7. Last resort - Full reboot",
+        "Symptoms",
+        "Post-Incident",
+        "Severity Levels",
+        "Communication Templates",
+        "Post-Incident Checklist",
+        "Contact Information",
+    ),
+    "Data Loss / Corruption": (
+        "1. STOP ALL WRITES IMMEDIATELY",
+        "2. Assess the damage",
+        "3. Identify last known good backup",
+        "4. Restore from backup",
+        "5. Verify restoration",
+        "6. Resume service",
+    ),
+    "Database Connection Lost": (
+        "1. Check database container",
+        "2. Restart database",
+        "3. If database won't start, check logs",
+        "4. Common issues: out of disk space",
+        "4. Common issues: wrong permissions",
+        "5. Restore from backup if database is corrupted",
+    ),
+    "Backup Failed": (
+        "1. Check backup logs",
+        "2. Run manual backup",
+        "3. Verify backup",
+        "4. Fix cron if needed",
+    ),
+}
 
 
 @pytest.fixture
@@ -98,7 +124,7 @@ def test_every_setting_is_in_the_example(setting: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_names_exists(page: Path) -> None:
     known = {name for names in app for name in ([names] if isinstance(names, str) else names)}
-    named = set(re.findall(r"(?:^ +|`)guardia ([a-z]+)", page.read_text(), re.M))
+    named = set(re.findall(r"(?:^ +|`|&& )guardia ([a-z][a-z-]*)", page.read_text(), re.M))
     assert named <= known
 
 
@@ -131,9 +157,28 @@ def test_every_file_and_function_that_the_readme_maps_the_guide_to_exists() -> N
         assert re.search(known, code, re.M), name
 
 
-@pytest.mark.parametrize("step", GUIDE)
-def test_the_readme_says_what_serves_each_step_of_the_guide(step: str) -> None:
-    assert re.search(rf"^\| {re.escape(step)}\b", README, re.M)
+@pytest.mark.parametrize(("section", "step"), [(section, step) for section in GUIDE for step in GUIDE[section]])
+def test_the_readme_says_what_serves_each_step_of_the_guide(section: str, step: str) -> None:
+    table = README.partition(f"\n{section}, in [flows/")[2].partition(", in [flows/")[0]
+    assert re.search(rf"^\| {re.escape(step)}\b", table, re.M)
+
+
+def test_the_sections_that_the_readme_maps_are_those_of_the_playbooks() -> None:
+    documented = {(flow.fn.__module__, section) for flow in PLAYBOOKS.values() for section in [_section(flow)]}
+    for section in GUIDE:
+        (file,) = re.findall(rf"^{re.escape(section)}, in \[(flows/\w+)\.py\]", README, re.M)
+        assert (file.replace("/", "."), section) in documented
+
+
+def _section(flow: Flow[..., Any]) -> str:
+    """The guide's section that a playbook's description begins with."""
+    return (flow.description or "").partition(" (P")[0]
+
+
+@pytest.mark.parametrize("gate", sorted(set(GatePolicy.model_fields) - {"escalate_after", "refuse_after"}))
+def test_every_gate_is_explained_with_its_default(gate: str) -> None:
+    asks = {"ask": "asks", "none": "does not ask"}[GatePolicy.model_fields[gate].default]
+    assert re.search(rf"^\| `{gate}` \| .* \| {asks} \|$", (ROOT / "docs/approvals.md").read_text(), re.M)
 
 
 def test_the_example_holds_no_secret() -> None:
