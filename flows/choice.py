@@ -4,26 +4,29 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from blocks.errors import ConfigError
+from blocks.errors import BadBackup, ConfigError
 from flows.approval import Answered, ask
 from flows.backup_steps import age
 from flows.incident import Incident
-from tasks import timeline
+from tasks import own_dumps, timeline
 from tasks.backups import Backup, Backups
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.loss import How
+from tasks.own_dumps import OwnFile
+from tasks.recover import OwnFiles
 
 ONLY = "For a rescue: only these tables and tenants, by name, with commas between them; none: all that is damaged."
 SHOWN = 12  # candidates in the form, newest first
+SHOWN_OWN = 3  # of the site's own files
 TENANTS = 3  # named in a table's line; the record has all of them
 
 
 class Wanted(BaseModel):
     """What may be said when the playbook is started, so that it need not ask."""
 
-    backup: str = Field(default="", description="Restore this backup, as `guardia backups` lists it; empty: ask.")
+    backup: str = Field(default="", description="Restore this one, as `guardia backups` lists it; empty: ask.")
     how: Literal["ask", "whole restore", "rescue", "rescue with changed rows"] = Field(
         default="ask",
         description="`whole restore` puts the backup in the live database's place, which is kept. `rescue` puts only "
@@ -64,20 +67,33 @@ def last_proven(found: Backups) -> str:
     return found.newest_proven.name
 
 
-def choose(incident: Incident, found: Backups, compared: str, damage: Damage, wanted: Wanted) -> Chosen:
+def check(name: str, found: Backups, own: OwnFiles) -> str:
+    """A backup or an own file by this name. Raises ConfigError, naming those there are, and BadBackup for a bad one."""
+    for backup in found.items:
+        if backup.name == name and backup.manifest is None:
+            raise BadBackup(f"{name} cannot be used: {backup.problem}", "Choose another backup.")
+    files = [file.name for file in own.items]
+    known = [backup.name for backup in found.items if backup.manifest]
+    if name in files or name in known:
+        return name
+    there = ", ".join((files if name.endswith(own_dumps.SUFFIX) else known)[:SHOWN]) or own.problem or "none"
+    raise ConfigError(f"There is no backup {name!r}.", f"There are: {there}.")
+
+
+def choose(
+    incident: Incident, found: Backups, compared: str, damage: Damage, wanted: Wanted, *, own: OwnFiles
+) -> Chosen:
     """Ask how to get the data back, unless that was said at the start.
 
-    `compared` is the backup that `damage` compares with. Raises Refused, and ConfigError for a backup that is not
-    there.
+    `compared` is the backup that `damage` compares with. Raises Refused, and as `check` for a backup that cannot be
+    used.
     """
     run = timeline.current()
     if wanted.how != "ask" or (run is not None and run.planning):
         how = "whole restore" if wanted.how == "ask" else wanted.how
         return _chosen(how, wanted.backup or compared, wanted.only)
-    answer = ask(incident, "choose", _plan(incident, found, compared, damage), Choice, backup=compared)
-    known = [backup.name for backup in found.items if backup.manifest]
-    if answer.backup not in known:
-        raise ConfigError(f"There is no backup {answer.backup!r}.", f"There are: {', '.join(known)}.")
+    answer = ask(incident, "choose", _plan(incident, found, own, compared, damage), Choice, backup=compared)
+    check(answer.backup, found, own)
     assert answer.decision != "refuse"
     return _chosen(answer.decision, answer.backup, answer.only)
 
@@ -88,7 +104,7 @@ def _chosen(decision: str, backup: str, only: str) -> Chosen:
     return Chosen(how=how, backup=backup, only=names, changed_rows=decision == "rescue with changed rows")
 
 
-def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> Plan:
+def _plan(incident: Incident, found: Backups, own: OwnFiles, compared: str, damage: Damage) -> Plan:
     """What the form shows. Moments, not ages: the same facts must make the same plan after the answer."""
     return Plan(
         what="Get the data back",
@@ -98,6 +114,7 @@ def _plan(incident: Incident, found: Backups, compared: str, damage: Damage) -> 
         facts=(
             f"against {compared}: {damage.summary}",
             *(_candidate(backup, compared, damage) for backup in found.items[:SHOWN] if backup.manifest),
+            *(_own_candidate(file, compared, damage) for file in own.items[:SHOWN_OWN]),
             *(_damaged(table, damage) for table in damage.tables),
         ),
     )
@@ -117,11 +134,19 @@ def _candidate(backup: Backup, compared: str, damage: Damage) -> str:
     proof = backup.proof
     proven = f"proven, RTO {proof.restore_seconds:.0f} s" if proof and proof.verdict == "proven" else "NOT proven"
     before = age((damage.at - backup.manifest.snapshot_at).total_seconds())
+    return f"backup {backup.name}: {proven}, {before} before the stop; {_cost(backup.name, compared, damage)}"
+
+
+def _own_candidate(file: OwnFile, compared: str, damage: Damage) -> str:
+    """A file has no manifest: that its rows are those of the database it was made of, nothing can say."""
+    before = age((damage.at - file.modified).total_seconds())
+    proven = "NOT proven, rows per table only"
+    return f"own file {file.name}: {proven}, {before} before the stop; {_cost(file.name, compared, damage)}"
+
+
+def _cost(name: str, compared: str, damage: Damage) -> str:
+    if name != compared:
+        return "what it would lose is counted before you are asked again"
     new = sum(table.new for table in damage.tables)
     changed = sum(table.changed for table in damage.tables)
-    loses = (
-        f"a whole restore loses {new:,} new and the live state of {changed:,} changed rows"
-        if backup.name == compared
-        else "what it would lose is counted before you are asked again"
-    )
-    return f"backup {backup.name}: {proven}, {before} before the stop; {loses}"
+    return f"a whole restore loses {new:,} new and the live state of {changed:,} changed rows"

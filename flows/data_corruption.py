@@ -16,7 +16,7 @@ Whatever fails before the swap leaves the live database as it was, and the web s
 from blocks.errors import Refused
 from blocks.site import Site
 from flows.backup_steps import back_up
-from flows.choice import Chosen, Wanted, choose, last_proven
+from flows.choice import Chosen, Wanted, check, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped
 from tasks import host, http, loss, recover
@@ -28,13 +28,13 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
     """Get lost or corrupted data back."""
     incident.announce(f"data is missing or wrong; {http.verify(site).impact}")
     host.reach(site)
-    found = recover.candidates(site)
-    last = wanted.backup or last_proven(found)
+    found, own = recover.candidates(site), recover.own_files(site)
+    last = check(wanted.backup, found, own) if wanted.backup else last_proven(found)
     with service_stopped(incident):  # 1
         recover.recent(site)  # 2
         recover.restore_beside(site, last)
         damage = recover.assess(site, last)
-        chosen = choose(incident, found, last, damage, wanted)  # 3
+        chosen = choose(incident, found, last, damage, wanted, own=own)  # 3
         cost = rescue(incident, chosen) if chosen.how == "rescue" else restore(incident, chosen)  # 4
         checked = recover.check(site)  # 5
     if not http.recovery(site, site.recovery_timeout).recovered:  # 6

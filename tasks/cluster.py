@@ -92,11 +92,16 @@ def create_roles(connection: Connection[Any], wanted: tuple[str, ...]) -> list[s
     """
     from psycopg import sql
 
-    there = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles")}
-    missing = [role for role in wanted if role not in there]
+    missing = missing_roles(connection, wanted)
     for role in missing:
         connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
     return missing
+
+
+def missing_roles(connection: Connection[Any], wanted: tuple[str, ...]) -> list[str]:
+    """Those of the roles that the server lacks."""
+    there = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles")}
+    return [role for role in wanted if role not in there]
 
 
 def drop_role(connection: Connection[Any], role: str) -> None:

@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from blocks.errors import BadBackup, CommandFailed, ConfigError, DatabaseRefused, GuardiaError
+from blocks.errors import BadBackup, CommandFailed, ConfigError, DatabaseRefused, GuardiaError, NoSpace
 from blocks.host import Host
 from blocks.site import Site
 from tasks import cluster, plain_sql, postgres, ssh
 from tasks.cluster import HALF, Locale
 from tasks.command import Command
 from tasks.postgres import Server
-from tasks.restore import LONGEST, judged
+from tasks.restore import LONGEST, RESERVE, free, judged, parse_free
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 SUFFIX = ".sql.gz"
+GROWTH = 12  # times the size of a file that its tables and indexes may take; 8 is usual
 _PIECE = 1 << 20  # bytes read at a time
 
 # --- commands -------------------------------------------------------------------------------------------------
@@ -126,14 +127,15 @@ def restore(
     """Restore a dump into a new database of that name, with this locale (the server's own if None).
 
     A dump has no manifest: what is compared is that it ends as pg_dump ends, and the rows of each table. Raises
-    BadBackup, DatabaseRefused if there is such a database, and what the host and the server raise; then nothing of it
-    is left.
+    BadBackup, NoSpace, DatabaseRefused if there is such a database, and what the host and the server raise; then
+    nothing of it is left.
     """
     started, seen = time.monotonic(), plain_sql.Seen()
     half = role = database + HALF
     with cluster.maintenance(server) as connection:
         if cluster.exists(connection, database):
             raise DatabaseRefused(f"{server.name} has a database {database} already.", "Drop it, or use another name.")
+        _refuse_small_disk(connection, server, file)
         _drop(connection, half, role)  # of a restore that was killed
         _create_role(connection, role)
         cluster.create(connection, half, like or cluster.locale(connection, "template0"), role)
@@ -157,6 +159,19 @@ def restore(
         raise
     report(1.0)
     return Restored(time.monotonic() - started, dict(seen.rows))
+
+
+def _refuse_small_disk(connection: Connection[Any], server: Server, file: OwnFile) -> None:
+    """The live database shares the disk."""
+    (data,) = connection.execute("SELECT current_setting('data_directory')").fetchone() or ("",)
+    _, there = parse_free(ssh.run(server.host, free(server, data), quiet=True).stdout)
+    needed = file.bytes * GROWTH + RESERVE
+    if there < needed:
+        raise NoSpace(
+            f"{server.host.address} has {there / 1e6:,.0f} MB free for the database of {file.name}, which may need "
+            f"{needed / 1e6:,.0f} MB.",
+            "Free some: old databases that a restore kept, `docker system prune`, copies of backups.",
+        )
 
 
 def _create_role(connection: Connection[Any], role: str) -> None:

@@ -6,6 +6,7 @@ new database, and the live one is kept under another name.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from tasks import (
     invariants,
     loss,
     manifest,
+    own_dumps,
     postgres,
     rescue,
     restore,
@@ -34,6 +36,7 @@ from tasks.backups import Backups
 from tasks.command import Plan, Statement
 from tasks.damage import Damage
 from tasks.loss import How, Loss
+from tasks.own_dumps import OwnFile
 from tasks.postgres import Server
 from tasks.progress import progress
 from tasks.rescue import Rescue
@@ -91,6 +94,29 @@ class SetAside(BaseModel):
 def candidates(site: Site) -> Backups:
     """Those there were when the run began: its own safety backup is none. (Data Loss / Corruption, step 3.)"""
     return backups.seen(site)
+
+
+class OwnFiles(BaseModel):
+    """The dumps of the site's own script, newest first, or why they cannot be listed."""
+
+    items: list[OwnFile] = []
+    problem: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        return self.problem or f"{len(self.items)} files, newest {self.items[0].name if self.items else 'none'}"
+
+
+@look("List the files of the site's own script", kept=True)
+def own_files(site: Site) -> OwnFiles:
+    """Dumps that can be restored too, though no manifest says what must be in them. (Data Loss, step 3.)"""
+    if site.own_scripts is None:
+        return OwnFiles(problem="the site has no script of its own")
+    try:
+        return OwnFiles(items=own_dumps.files(site))
+    except ConfigError as error:  # the folder may be gone, and the backups are elsewhere
+        return OwnFiles(problem=str(error))
 
 
 @look("Look at recent data")
@@ -173,15 +199,20 @@ def check(site: Site) -> Checked:
 
 
 def _restore_beside(_: Plan, site: Site, name: str) -> str:
-    """Restore and compare exactly. A database of that name is one that this run has restored already."""
+    """Restore and compare. A database of that name is one that this run has restored already."""
     server, new = postgres.production(site), beside(site, name)
-    backup = backups.find(site, name)
-    assert backup.manifest is not None
     with cluster.maintenance(server) as connection:
         there = cluster.exists(connection, new)
-    seconds = 0.0
     if not there:
         restore.clear(server, names(site, name).live)
+    if name.endswith(own_dumps.SUFFIX):
+        return _restore_own(server, site, name, new, there=there)
+    backup = backups.find(site, name)
+    assert backup.manifest is not None
+    seconds, created = 0.0, list[str]()
+    if not there:
+        with cluster.maintenance(server) as connection:
+            created = cluster.missing_roles(connection, backup.manifest.contents.roles)
         with progress(f"restore-{site.name}", f"Restore {name} beside the live database") as report:
             seconds = restore.restore(server, site, backup, new, report)
     with snapshot.shared(server, new) as state:
@@ -189,13 +220,31 @@ def _restore_beside(_: Plan, site: Site, name: str) -> str:
     if differences:
         with cluster.maintenance(server) as connection:
             cluster.drop(connection, new)
+            for role in created:
+                cluster.drop_role(connection, role)
         raise BadBackup(f"{name} restored is not what was backed up: {'; '.join(differences[:5])}.", "Choose another.")
     return f"restored in {seconds:.0f} s and found exact: {len(backup.manifest.contents.tables)} tables"
 
 
+def _restore_own(server: Server, site: Site, name: str, new: str, *, there: bool) -> str:
+    """The rows of every table are counted before the database gets its name."""
+    assert site.database is not None
+    if there:
+        return "restored before, with the rows that the file says in every table"
+    file = own_dumps.find(site, name)
+    with cluster.maintenance(server) as connection:
+        like = cluster.locale(connection, site.database.name)
+    with progress(f"restore-{site.name}", f"Restore {name} beside the live database") as report:
+        seconds, rows = own_dumps.restore(server, site, file, new, like=like, report=report)
+    return f"restored in {seconds:.0f} s, {len(rows)} tables with {sum(rows.values()):,} rows as the file says"
+
+
 @act("Restore the backup beside the live database", gate="restore", do=_restore_beside, by=("site", "name"))
 def restore_beside(site: Site, name: str) -> Plan:
-    """Into a new database, compared exactly with its manifest; nothing live is touched. (House rule 6.)"""
+    """Into a new database, compared exactly with its manifest; nothing live is touched. (House rule 6.)
+
+    A dump of the site's own script has no manifest: the rows of each table must be as many as the file holds.
+    """
     new = beside(site, name)
     return Plan(
         what=f"Restore {name} beside the live database",
@@ -299,7 +348,10 @@ def names(site: Site, name: str) -> swap.Names:
     run = timeline.current()
     assert site.database is not None
     began = run.id.hex[:12] if run else ""  # Prefect numbers runs by time, so the newest comes last by name
-    return swap.names(site.database.name, f"{began}_{name.lower().replace('-', '')}")
+    mark = name.lower().replace("-", "")
+    if name.endswith(own_dumps.SUFFIX):  # a file may be called anything
+        mark = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return swap.names(site.database.name, f"{began}_{mark}")
 
 
 def beside(site: Site, name: str) -> str:

@@ -141,6 +141,7 @@ def clear(server: Server, live: str) -> list[str]:
         halves = [name for name in cluster.named(connection, live) if name.endswith(HALF)]
         for name in halves:
             cluster.drop(connection, name)
+            cluster.drop_role(connection, name)  # which an own dump is restored as
     files = ssh.run(server.host, spool_files(server)).stdout.split()
     if files:
         ssh.run(server.host, remove(server, *files))

@@ -6,14 +6,16 @@ from uuid import uuid4
 import pytest
 from pydantic import ValidationError
 
-from blocks.errors import ConfigError
+from blocks.errors import BadBackup, ConfigError
 from blocks.site import Site
 from flows import choice
-from flows.choice import Choice, Wanted, choose, last_proven
+from flows.choice import Choice, Wanted, check, choose, last_proven
 from flows.incident import Claim, Incident
 from tasks.backups import Backup, Backups, Proof
 from tasks.damage import Damage
 from tasks.differences import TableDamage
+from tasks.own_dumps import OwnFile
+from tasks.recover import OwnFiles
 from tests import stored
 
 NOW = stored.NOON + timedelta(hours=2)
@@ -28,6 +30,7 @@ def backup(name: str, *, proven: bool) -> Backup:
     return Backup(name=name, manifest=stored.manifest(name), proof=proof if proven else None)
 
 
+OWN = OwnFiles(items=[OwnFile(name="f.sql.gz", bytes=9, modified=NOW - timedelta(days=3))])
 FOUND = Backups(items=[backup("new", proven=False), backup("old", proven=True)], at=NOW, rpo=timedelta(hours=26))
 
 
@@ -47,7 +50,7 @@ def test_without_a_proven_backup_the_cure_is_named() -> None:
 
 
 def test_the_form_shows_damage_and_what_each_backup_would_cost(incident: Incident) -> None:
-    facts = "\n".join(choice._plan(incident, FOUND, "old", DAMAGE).facts)
+    facts = "\n".join(choice._plan(incident, FOUND, OWN, "old", DAMAGE).facts)
     assert "against old: rows: 7 missing, 2 changed, 5 new; of Azul" in facts
     assert "backup new: NOT proven, 2 h before the stop; what it would lose is counted before you are asked" in facts
     assert "backup old: proven, RTO 45 s, 2 h before the stop; a whole restore loses 5 new and the live state of 2" in (
@@ -57,16 +60,35 @@ def test_the_form_shows_damage_and_what_each_backup_would_cost(incident: Inciden
 
 def test_the_same_facts_make_the_same_plan_later(incident: Incident) -> None:
     later = FOUND.model_copy(update={"at": NOW + timedelta(hours=1)})
-    plans = [choice._plan(incident, found, "old", DAMAGE).hash for found in (FOUND, later)]
+    plans = [choice._plan(incident, found, OWN, "old", DAMAGE).hash for found in (FOUND, later)]
     assert plans[0] == plans[1]
 
 
 def test_what_was_said_at_the_start_is_not_asked(incident: Incident) -> None:
     wanted = Wanted(backup="new", how="rescue with changed rows", only="sale, Azul")
-    chosen = choose(incident, FOUND, "new", DAMAGE, wanted)
+    chosen = choose(incident, FOUND, "new", DAMAGE, wanted, own=OWN)
     assert (chosen.how, chosen.backup, chosen.only, chosen.changed_rows) == ("rescue", "new", ["sale", "Azul"], True)
 
 
 def test_a_form_without_a_decision_is_refused() -> None:
     with pytest.raises(ValidationError):
         Choice(decision="approve", approver="Ana", backup="old")
+
+
+def test_a_file_of_the_sites_own_script_is_a_candidate_that_nothing_proves(incident: Incident) -> None:
+    (fact,) = (fact for fact in choice._plan(incident, FOUND, OWN, "old", DAMAGE).facts if "own file" in fact)
+    assert fact.startswith("own file f.sql.gz: NOT proven, rows per table only, 3 days before the stop; what it would")
+    assert check("f.sql.gz", FOUND, OWN) == "f.sql.gz"
+
+
+def test_a_backup_that_is_not_there_is_refused_and_those_that_are_there_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"There is no backup 'nope'\. There are: new, old\."):
+        check("nope", FOUND, OWN)
+    with pytest.raises(ConfigError, match=r"There are: f\.sql\.gz\."):
+        check("nope.sql.gz", FOUND, OWN)
+
+
+def test_a_damaged_backup_is_refused_by_name() -> None:
+    found = FOUND.model_copy(update={"items": [Backup(name="torn", problem="its manifest is damaged")]})
+    with pytest.raises(BadBackup, match="torn cannot be used: its manifest is damaged"):
+        check("torn", found, OWN)
