@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import BadBackup, ConfigError, DatabaseRefused
+from blocks.errors import BadBackup, ConfigError, DatabaseRefused, NoSpace
 from blocks.site import Site
 from tasks import own_dumps, plain_sql
 from tasks.own_dumps import OwnFile
@@ -214,3 +214,13 @@ def test_what_a_killed_restore_left_is_replaced_by_the_next(
         connection.execute(f"CREATE DATABASE {NEW}_part OWNER {NEW}_part")
     own_dumps.restore(server, site, own_dumps.find(site, written(site, dump)), NEW)
     assert left(postgres) == sorted([*before, NEW])
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_begun(
+    server: Server, site: Site, dump: bytes, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = left(postgres)
+    monkeypatch.setattr(own_dumps, "GROWTH", 1 << 40)
+    with pytest.raises(NoSpace, match=r"MB free for the database of ferreteria_.*which may need"):
+        own_dumps.restore(server, site, own_dumps.find(site, written(site, dump)), NEW)
+    assert left(postgres) == before

@@ -231,13 +231,13 @@ def test_what_killed_restores_left_is_cleared_and_whole_databases_stay(
     server: Server, shop: Shop, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     postgres.create(NEW)
-    postgres.create("shop_new_2_part")
+    postgres.create("shop_new_2_part", "CREATE ROLE shop_new_2_part")  # an own dump is restored as such a role
     spooled = tmp_path / "guardia-shop_new_2.dump"
     spooled.write_bytes(b"half")
     assert restore.clear(server, "shop") == ["shop_new_2_part", str(spooled)]
     assert restore.clear(server, "shop") == []
-    with postgres.connect(NEW):
-        pass
+    with postgres.connect(NEW) as connection:
+        assert connection.execute("SELECT FROM pg_roles WHERE rolname = 'shop_new_2_part'").fetchone() is None
 
 
 @pytest.mark.parametrize(
