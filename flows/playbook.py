@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from blocks.site import Site
 from flows.approval import approve, note_answers
 from flows.incident import Claim, Incident, Outcome, claim
 from flows.named import as_flow
-from tasks import compose, http, quiet, timeline
+from tasks import compose, http, quiet, recover, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
@@ -83,16 +83,25 @@ def carry_out(incident: Incident, act: Act[Any], *inputs: Any) -> None:
 def service_stopped(incident: Incident) -> Iterator[None]:
     """Stop the web service for the block, and start it after it: also when the block failed or was refused.
 
-    A retry of a run that had started the service again stops it once more.
+    A retry of a run that had started the service again stops it once more. A database that a swap left closed, because
+    it was cut off, is opened before the block and, if that failed, after it.
     """
     failed_before = incident.count(compose.start_web_again.title)
     carry_out(incident, compose.stop_web, failed_before + 1)
     try:
+        _open_database(incident)
         yield
     except Exception:  # defects too; a suspension is none, and keeps it stopped
+        with suppress(GuardiaError):  # what the block failed with says more
+            _open_database(incident)
         compose.start_web_again(incident.site, failed_before + 1)
         raise
     compose.start_web(incident.site)
+
+
+def _open_database(incident: Incident) -> None:
+    if not recover.accepting(incident.site).ok:
+        carry_out(incident, recover.open_again, incident.count(recover.open_again.title) + 1)
 
 
 def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:

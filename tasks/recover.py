@@ -90,6 +90,25 @@ class SetAside(BaseModel):
         return self.names.kept
 
 
+class Accepting(BaseModel):
+    """Whether the live database takes connections: a swap that was cut off may have left it closed."""
+
+    ok: bool
+
+    @property
+    def summary(self) -> str:
+        """One line for the timeline."""
+        return "it does" if self.ok else "it does not: a swap was cut off"
+
+
+@look("See whether the database takes connections")
+def accepting(site: Site) -> Accepting:
+    """True if there is no such database: then nobody closed it."""
+    assert site.database is not None
+    with cluster.maintenance(postgres.production(site)) as connection:
+        return Accepting(ok=not swap.closed(connection, site.database.name))
+
+
 @look("List the backups", kept=True)
 def candidates(site: Site) -> Backups:
     """Those there were when the run began: its own safety backup is none. (Data Loss / Corruption, step 3.)"""
@@ -196,6 +215,27 @@ def check(site: Site) -> Checked:
 
 
 # --- acts -----------------------------------------------------------------------------------------------------
+
+
+def _open_again(_: Plan, site: Site, attempt: int) -> str:
+    del attempt
+    assert site.database is not None
+    swap.reopen(postgres.production(site), site.database.name)
+    return "it takes connections again"
+
+
+@act("Let clients connect to the database again", gate="restart", do=_open_again)
+def open_again(site: Site, attempt: int) -> Plan:
+    """Where a swap was cut off, by a power cut say, the live database is whole, but nobody gets in."""
+    del attempt
+    assert site.database is not None
+    live = site.database.name
+    return Plan(
+        what=f"Let clients connect to {live} again",
+        where=site.host.address,
+        commands=(Statement("postgres", f'ALTER DATABASE "{live}" ALLOW_CONNECTIONS true'),),
+        cost="None.",
+    )
 
 
 def _restore_beside(_: Plan, site: Site, name: str) -> str:

@@ -83,6 +83,12 @@ def reopen(server: Server, live: str) -> None:
             connection.execute(_allow(live, True))
 
 
+def closed(connection: Connection[Any], live: str) -> bool:
+    """Whether a swap that was cut off left the database so that nobody can connect."""
+    query = "SELECT FROM pg_database WHERE datname = %s AND NOT datallowconn"
+    return connection.execute(query, [live]).fetchone() is not None
+
+
 def statements(names: Names) -> list[str]:
     """What a swap runs, for people to read."""
     return _lines(names.live, names.new, names.kept)

@@ -4,7 +4,6 @@ One run is struck again and again, and retried as the UI's Retry does; it must e
 sale in the live or the kept database, and with no act done twice.
 """
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,23 +12,35 @@ from typing import Any
 
 import pytest
 
-from tests.lab import database, faults
+from tests.lab import faults
 from tests.lab.database import sql
-from tests.lab.home import LabError
 from tests.lab.seaweed import Store
-from tests.lab.served import SITE, Guardia, served, site_file
-from tests.lab.sweep import cut_ssh, flow_processes, kill, killed_after, size
-from tests.lab.test_data_corruption import answer, next_question
+from tests.lab.served import SITE, Guardia, served
+from tests.lab.sweep import cut_ssh, flow_processes, kill, killed_after
 from tests.lab.vps import PracticeVps, wait_healthy
 from tests.lab.writers import Sales, selling
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 LIVE = "ferreteria_db"
-NO_GATES = {"gates_restore": '"none"', "gates_notify": '"none"'}
+NO_GATES: dict[str, Any] = {"gates_restore": '"none"', "gates_notify": '"none"'}
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 STRUCK: Counter[str] = Counter()  # how often what was struck, for the summary
 RUNS: list[tuple[int, int, int]] = []  # of each run: interruptions, rows lost, acts twice
-AGAIN = {"Stop the web service", "Start the web service again as it was"}  # as often as a failed try started it again
+# As often as a try failed and started the web service again, or was cut off in the swap.
+AGAIN = {
+    "Stop the web service", "Start the web service again as it was", "Let clients connect to the database again",
+}  # fmt: skip
+
+
+def summary() -> list[str]:
+    """What the sweeps counted, for the end of the session."""
+    struck, lost, twice = (sum(column) for column in zip(*RUNS, strict=True)) if RUNS else (0, 0, 0)
+    how = ", ".join(f"{count} {what}" for what, count in STRUCK.items())
+    line = (
+        f"restore sweep: {sum(STRUCK.values())} interruptions ({how}); {struck} finished by the same run "
+        f"or its retry, rows lost {lost}, acts twice {twice}"
+    )
+    return [line] if STRUCK else []
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +50,6 @@ def guardia(machine: PracticeVps, s3_store: Store, tmp_path_factory: pytest.Temp
         assert running.wait(running.start("daily-backup"))["name"] == "Backed up"
         assert running.wait(running.start("verify-backup"))["name"] == "Proven"
         yield running
-
-
-@pytest.fixture
-def gates(machine: PracticeVps, guardia: Guardia, s3_store: Store) -> Iterator[Callable[..., None]]:
-    """Apply a site file with these settings; afterwards no gate asks again."""
-
-    def apply(**settings: str) -> None:
-        file = site_file(machine, guardia.folder, store=s3_store, **settings)
-        done = guardia.command("apply", str(file))
-        assert done.returncode == 0, done.stderr
-
-    yield apply
-    apply(**NO_GATES)
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ def settled(vps: PracticeVps, guardia: Guardia, run: str, before: str, *sellers:
     assert state["name"] == "Resolved", (state, guardia.timeline(run)[-4:])
     wait_healthy(vps)
     assert checksum(vps) == before
-    names = sql(vps, f"SELECT datname FROM pg_database WHERE datname LIKE '{LIVE}%' ORDER BY 1").splitlines()
+    names = sql(vps, "SELECT datname FROM pg_database WHERE datname ~ '^ferreteria' ORDER BY 1").splitlines()
     assert len(names) == 2 and "_old_" in names[1], names
     lost = [token for sales in sellers for token in sales.lost(vps, *names)]
     assert lost == []
@@ -145,26 +143,19 @@ def cut_power(vps: PracticeVps, _: Guardia) -> None:
 BLOWS: dict[str, Callable[[PracticeVps, Guardia], None]] = {
     "flow killed": kill_flow, "SSH cut": cut_connections, "PostgreSQL killed": kill_postmaster, "power cut": cut_power,
 }  # fmt: skip
-MOMENTS = {
-    "the restore": "pgrep -x pg_restore",
-    "the safety dump": "pgrep -x pg_dump",
-    "the swap": "psql \"SELECT FROM pg_locks WHERE NOT granted AND locktype = 'object' AND classid = 1262\"",
-}
+ENDING = {"flow killed", "power cut"}  # the run cannot get over these by itself
+PROGRAMS = {"the restore": "pg_restore", "the safety dump": "pg_dump"}
 PSQL = "docker exec ferreteria_db_prod psql -X -q -A -t -U ferreteria_user -d postgres"
 
 
 def strike(vps: PracticeVps, guardia: Guardia, run: str, moment: str, blow: str) -> None:
-    """Strike the run in the moment, once; if it ends before, it is retried until the moment comes."""
-    condition = {
-        "the restore": "pgrep -x pg_restore > /dev/null",
-        "the safety dump": "pgrep -x pg_dump > /dev/null",
-        "the swap": "pgrep -f 'ferreteria_user postgres .*ALTER DATABASE waiting' > /dev/null",
-    }[moment]
+    """Strike the run in the moment, once; if it has ended before, it is retried until the moment comes."""
+    before = "|".join(["none", *vps.shell(f"pgrep -x {PROGRAMS[moment]}", check=False).split()])  # of a try that died
+    look = f"pgrep -x {PROGRAMS[moment]} | grep -vxE '{before}' > /dev/null"
     deadline = time.monotonic() + 120
-    while True:
-        came = vps.shell(f"for _ in $(seq 100); do {condition} && echo yes && exit; sleep 0.02; done", check=False)
-        if "yes" in came:
-            break
+    if guardia.get(f"/flow_runs/{run}")["state"]["type"] in FINAL:
+        retry(vps, guardia, run)
+    while "yes" not in vps.shell(f"for _ in $(seq 100); do {look} && echo yes && exit; sleep 0.02; done", check=False):
         assert time.monotonic() < deadline, (moment, blow, guardia.timeline(run)[-3:])
         if guardia.get(f"/flow_runs/{run}")["state"]["type"] in FINAL:
             retry(vps, guardia, run)
@@ -199,6 +190,61 @@ def test_struck_in_the_middle_of_restore_and_dump_the_same_run_ends_resolved(
         for moment in ("the restore", "the safety dump"):
             for blow in BLOWS:
                 strike(vps, guardia, run, moment, blow)
-                guardia.wait(run, lambda state: state["type"] in FINAL or blow in {"SSH cut", "PostgreSQL killed"})
+                if blow in ENDING:
+                    assert guardia.wait(run)["name"] != "Resolved"
     finish(vps, guardia, run)
     settled(vps, guardia, run, seeded, sales)
+
+
+def test_struck_between_the_two_renames_the_same_run_ends_resolved(
+    vps: PracticeVps, guardia: Guardia, seeded: str
+) -> None:
+    with selling(vps, 2, "renames") as sales:
+        time.sleep(1)
+        run = guardia.start("data-corruption", how="whole restore")
+        for blow in ("flow killed", "power cut", "SSH cut"):
+            if blow == "SSH cut":
+                sellers = selling(vps, 2, "renames-again")
+                more = sellers.__enter__()
+            if guardia.get(f"/flow_runs/{run}")["state"]["type"] in FINAL:
+                retry(vps, guardia, run)
+            with between_the_renames(vps, "_new_"):
+                BLOWS[blow](vps, guardia)
+                STRUCK[f"{blow} between the renames"] += 1
+                if blow in ENDING:
+                    assert guardia.wait(run)["name"] != "Resolved"
+    finish(vps, guardia, run)
+    sellers.__exit__(None, None, None)
+    settled(vps, guardia, run, seeded, sales, more)
+
+
+@contextmanager
+def between_the_renames(vps: PracticeVps, incoming: str) -> Iterator[None]:
+    """The block begins when the live database is renamed, not yet committed, and the other rename waits for a lock.
+
+    The lock is taken the moment the live database is closed: before that it would hold up what comes earlier.
+    """
+    hold = f"""DO $$ DECLARE new text; BEGIN
+        WHILE new IS NULL LOOP
+            PERFORM pg_sleep(0.001);
+            SELECT datname INTO new FROM pg_database WHERE datname ~ '{incoming}' AND EXISTS
+                (SELECT FROM pg_database WHERE datname = '{LIVE}' AND NOT datallowconn);
+        END LOOP;
+        EXECUTE format('COMMENT ON DATABASE %I IS $c$held$c$', new);
+        PERFORM pg_sleep(300);
+    END $$"""  # noqa: S608 - of the test's own words
+    waits = "SELECT 'yes' FROM pg_locks WHERE NOT granted AND classid = 'pg_database'::regclass"
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'held' AND pid <> pg_backend_pid()"
+    vps.exec("docker", "exec", "--detach", *PSQL.split()[2:], "-c", hold)
+    try:
+        until(vps, waits)
+        yield
+    finally:
+        vps.exec(*PSQL.split(), "-c", end, check=False)
+
+
+def until(vps: PracticeVps, query: str, seconds: float = 180) -> None:
+    """Wait until the query answers."""
+    deadline = time.monotonic() + seconds
+    while not vps.exec(*PSQL.split(), "-c", query, check=False).strip():
+        assert time.monotonic() < deadline, f"{query} has no answer after {seconds:.0f} s"

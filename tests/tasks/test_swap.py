@@ -116,7 +116,9 @@ def test_a_swap_cut_off_after_the_door_was_closed_is_finished_by_the_next(
 def test_a_swap_cut_off_and_given_up_is_opened_again(server: Server, postgres: PostgresServer) -> None:
     with postgres.connect() as connection:
         connection.execute("ALTER DATABASE shop ALLOW_CONNECTIONS false")
-    swap.reopen(server, "shop")
+        assert swap.closed(connection, "shop")
+        swap.reopen(server, "shop")
+        assert not swap.closed(connection, "shop")
     assert rows(postgres, "shop") == ["live"]
 
 
