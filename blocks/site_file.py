@@ -136,8 +136,9 @@ def _resolve(model: type[BaseModel], raw: dict[str, Any], folder: Path, place: s
     for key, value in raw.items():
         annotation = model.model_fields[key].annotation
         inner = _models(annotation)
-        if annotation is SecretStr or (isinstance(value, dict) and not inner):
-            resolved[key] = _secret(value, folder, place + key, secret=annotation is SecretStr)
+        secret = annotation is SecretStr or SecretStr in get_args(annotation)
+        if secret or (isinstance(value, dict) and not inner):
+            resolved[key] = _secret(value, folder, place + key, secret=secret)
         elif inner and isinstance(value, dict):
             resolved[key] = _resolve(inner[0], value, folder, f"{place}{key}.")
         else:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from blocks import site_file
 from blocks.errors import ConfigError
 from tests import hostile, sample
+from tests.stored import KEY
 
 
 def toml(said: dict[str, Any]) -> str:
@@ -66,6 +68,11 @@ MISTAKES = {
     "a secret in the file": (
         {"mailbox__password": "hunter2"},
         "a secret does not belong in a file kept in git",
+        "env =",
+    ),
+    "a secret that may be left out, in the file": (
+        {"backups": {"bucket": "abc", "access_key_id": "k", "encryption_key": KEY}},
+        "backups.encryption_key: a secret does not belong in a file kept in git",
         "env =",
     ),
     "two sources": ({"mailbox__password": {"env": "A", "file": "b"}}, "mailbox.password: ", "Write { env"),
@@ -157,6 +164,21 @@ def test_a_registered_site_is_loaded_as_it_was_written_and_the_file_wins_later()
     site_file.register(site.model_copy(update={"disk_limit": 50}))
     assert site_file.load("registered").disk_limit == 50
     assert "registered" in site_file.names()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_every_secret_of_a_registered_site_is_loaded_as_it_was() -> None:
+    host = sample.site().host
+    database = {"name": "d", "user": "u", "password": "hunter2"}
+    store = {"bucket": "abc", "access_key_id": "k", "secret_access_key": "hunter3", "encryption_key": KEY}
+    site = sample.site(name="secretive", database=database, backups=store, drill={"host": host.model_dump()})
+    site_file.register(site)
+    loaded = site_file.load("secretive")
+    assert loaded.backups and loaded.database and loaded.drill.host
+    assert loaded.backups.encryption_key == SecretStr(KEY)
+    assert loaded.backups.secret_access_key == SecretStr("hunter3")
+    assert loaded.database.password == SecretStr("hunter2")
+    assert loaded.drill.host.private_key == host.private_key
 
 
 @pytest.mark.usefixtures("prefect_server")
