@@ -288,11 +288,12 @@ def power_cut(on: Stage) -> str:
 
 def disk_filled(on: Stage) -> str:
     with in_mid_dump(on) as run:
-        on.vps.shell("fallocate -l $(df --output=avail -B1 / | tail -1) /root/filler; df -h / >&2")
+        most = "fallocate -l $(($(stat -f -c '%f*%S' /) - (4 << 20))) /root/filler"  # what root alone may use, too
+        on.vps.shell(f"{most}; dd if=/dev/zero of=/root/rest bs=64k || true")
     try:
         on.guardia.wait(run)
     finally:
-        on.vps.shell("rm /root/filler")
+        on.vps.shell("rm -f /root/filler /root/rest")
     return run
 
 
