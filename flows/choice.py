@@ -71,7 +71,7 @@ def check(name: str, found: Backups, own: OwnFiles) -> str:
     """A backup or an own file by this name. Raises ConfigError, naming those there are, and BadBackup for a bad one."""
     for backup in found.items:
         if backup.name == name and backup.manifest is None:
-            raise BadBackup(f"{name} cannot be used: {backup.problem}", "Choose another backup.")
+            raise BadBackup(f"{name} cannot be used: {backup.problem}")
     files = [file.name for file in own.items]
     known = [backup.name for backup in found.items if backup.manifest]
     if name in files or name in known:

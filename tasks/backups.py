@@ -164,7 +164,7 @@ def find(site: Site, name: str) -> Backup:
     found = every(site)
     for backup in found:
         if backup.name == name and backup.manifest is None:
-            raise BadBackup(backup.problem, _ANOTHER)
+            raise BadBackup(backup.problem)
         if backup.name == name:
             return backup
     known = ", ".join(backup.name for backup in found[:10]) or "none"
@@ -185,7 +185,7 @@ def opened(site: Site, backup: Backup) -> Iterator[bytes]:
     Raises BadBackup, perhaps only at the end: what was read is good only once the iterator has ended.
     """
     if backup.manifest is None:
-        raise BadBackup(f"The backup {backup.name} cannot be used: {backup.problem}", _ANOTHER)
+        raise BadBackup(f"The backup {backup.name} cannot be used: {backup.problem}")
     archive, store = backup.manifest.archive, _store(site)
     chunks = s3.stream(store, archive.key)
     stored = _measured(chunks, backup.name, archive.stored_sha256, archive.stored_bytes)

@@ -150,7 +150,7 @@ def clear(server: Server, live: str) -> list[str]:
 
 def _whole(backup: Backup) -> Manifest:
     if backup.manifest is None:
-        raise BadBackup(f"The backup {backup.name} cannot be used: {backup.problem}", "Choose another one.")
+        raise BadBackup(f"The backup {backup.name} cannot be used: {backup.problem}")
     return backup.manifest
 
 
