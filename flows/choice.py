@@ -113,11 +113,17 @@ def _plan(incident: Incident, found: Backups, own: OwnFiles, compared: str, dama
         cost="Web is stopped until you choose. The exact plan is asked about next.",
         facts=(
             f"against {compared}: {damage.summary}",
-            *(_candidate(backup, compared, damage) for backup in found.items[:SHOWN] if backup.manifest),
+            *(_candidate(backup, compared, damage) for backup in _shown(found)),
             *(_own_candidate(file, compared, damage) for file in own.items[:SHOWN_OWN]),
             *(_damaged(table, damage) for table in damage.tables),
         ),
     )
+
+
+def _shown(found: Backups) -> list[Backup]:
+    """The newest that can be used; what was saved before a restore comes last, as it holds the damage too."""
+    usable = [backup for backup in found.items if backup.manifest]
+    return sorted(usable, key=lambda backup: backup.manifest is not None and backup.manifest.kind == "safety")[:SHOWN]
 
 
 def _damaged(table: TableDamage, damage: Damage) -> str:

@@ -189,16 +189,16 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
 def prune_copies(site: Site, name: str) -> list[str]:
     """After the backup `name`, remove all but the newest copies, and what cut short ones left; returns their names.
 
-    A copy that a backup of the other kind is writing stays.
+    Each kind keeps as many, and a copy that a backup of the other kind is writing stays.
     """
     store, _ = _configured(site)
     try:
         files = sorted(ssh.run(site.host, list_copies(folder(site))).stdout.split(), reverse=True)
     except CommandFailed:
         return []  # there is no folder yet: no copy was ever kept
-    whole = [file for file in files if not file.endswith(".part")]
-    left = [file for file in files if file.endswith(".part") and ("-safety." in file) == name.endswith("-safety")]
-    gone = whole[store.copies :] + left
+    same = [file for file in files if ("-safety." in file) == name.endswith("-safety")]
+    whole = [file for file in same if not file.endswith(".part")]
+    gone = whole[store.copies :] + [file for file in same if file.endswith(".part")]
     if gone:
         ssh.run(site.host, remove_files(*(f"{folder(site)}/{file}" for file in gone)))
     timeline.record("act", "Keep the newest copies on the VPS", outcome=f"removed {len(gone)}", changes=bool(gone))
