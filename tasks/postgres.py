@@ -43,7 +43,6 @@ SETTINGS = {
     "bytea_output": "hex",
     "extra_float_digits": "3",
     "lc_monetary": "C",
-    "lc_messages": "C",
     "row_security": "off",
     "search_path": "",
     "statement_timeout": "0",
@@ -52,6 +51,8 @@ SETTINGS = {
 }
 # A statement ends soon after whoever waits for it is gone: it may hold locks. And a quiet session is not ended.
 _FROM_14_ON = "SET client_connection_check_interval = '2s'; SET idle_session_timeout = 0"
+# In English, where the user may ask for it: only a superuser, and a connection must not fail over it.
+_ENGLISH = "SELECT set_config('lc_messages', 'C', false) WHERE current_setting('is_superuser') = 'on'"
 _ADDRESS = "{{.State.Status}} {{.HostConfig.NetworkMode}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
 
 
@@ -184,6 +185,7 @@ def _session(
     try:
         if connection.info.server_version >= 140000:
             connection.execute(_FROM_14_ON)
+        connection.execute(_ENGLISH)
         yield connection
     finally:
         connection.close()

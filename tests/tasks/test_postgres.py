@@ -106,6 +106,15 @@ def test_a_session_reaches_the_database_and_each_statement_stands_by_itself(
     assert connection.closed
 
 
+def test_a_user_who_is_no_superuser_is_let_in(server: Server, postgres: PostgresServer) -> None:
+    postgres.create("clerks", "CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
+    clerk = replace(server, user="clerk", password=SecretStr("clerk"))
+    with connect(clerk, "clerks") as connection:
+        assert connection.execute("SELECT current_user::text").fetchone() == ("clerk",)
+    with connect(server, "clerks") as connection:
+        assert connection.execute("SHOW lc_messages").fetchone() == ("C",)
+
+
 def test_a_transaction_that_was_begun_and_not_committed_is_undone(server: Server, postgres: PostgresServer) -> None:
     postgres.create("undone", "CREATE TABLE t (n int)")
     with connect(server, "undone") as connection:
