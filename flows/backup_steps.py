@@ -10,12 +10,15 @@ from tasks.backups import Backup, Proof
 from tasks.dump import Kind
 
 
-def back_up(site: Site, kind: Kind = "daily") -> str:
-    """Dump, commit, prune; returns the backup's name. Raises GuardiaError, and leaves nothing that looks like one."""
+def back_up(site: Site, kind: Kind = "daily", attempt: int = 1) -> str:
+    """Dump, commit, prune; returns the backup's name. Raises GuardiaError, and leaves nothing that looks like one.
+
+    In one run there is one backup, however often it is retried, unless `attempt` says that another is wanted.
+    """
     if timeline.planning():
         timeline.record("act", f"would make a {kind} backup")
         return f"a new {kind} backup"
-    name = dump.name_it(site, kind)
+    name = dump.name_it(site, kind, attempt)
     found = dump.space(site)
     backups.commit(site, dump.dump(site, name, kind, found))
     dump.prune_copies(site, name)

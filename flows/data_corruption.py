@@ -19,7 +19,7 @@ from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, check, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped
-from tasks import host, http, loss, recover
+from tasks import compose, host, http, loss, recover
 from tasks.loss import Loss
 
 
@@ -33,7 +33,7 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
     with service_stopped(incident):  # 1
         recover.recent(site)  # 2
         recover.restore_beside(site, last)
-        damage = recover.assess(site, last)
+        damage = recover.assess(site, last, tries(incident))
         chosen = choose(incident, found, last, damage, wanted, own=own)  # 3
         cost = rescue(incident, chosen) if chosen.how == "rescue" else restore(incident, chosen)  # 4
         checked = recover.check(site)  # 5
@@ -46,8 +46,8 @@ def restore(incident: Incident, chosen: Chosen) -> Loss:
     """Swap the chosen backup in, after a safety backup of the live database."""
     site = incident.site
     recover.restore_beside(site, chosen.backup)
-    safety = back_up(site, "safety")
-    damage = recover.assess(site, chosen.backup)
+    safety = back_up(site, "safety", tries(incident))
+    damage = recover.assess(site, chosen.backup, tries(incident))
     cost = recover.lost(site, chosen.backup, "whole restore", damage)
     carry_out(incident, recover.swap_in, chosen.backup, cost, safety)
     return cost
@@ -57,12 +57,18 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     """Put back what is missing, after a safety backup of the live database."""
     site = incident.site
     recover.restore_beside(site, chosen.backup)
-    damage = recover.assess(site, chosen.backup)
+    damage = recover.assess(site, chosen.backup, tries(incident))
     rows = recover.rescuable(site, damage, chosen.only, chosen.changed_rows)
-    back_up(site, "safety")
+    back_up(site, "safety", tries(incident))
     carry_out(incident, recover.put_back, rows)
     recover.drop_beside(site, chosen.backup)
     return recover.lost(site, chosen.backup, "rescue", rows)
+
+
+def tries(incident: Incident) -> int:
+    """Which try this is. What was seen and saved in an earlier one is stale: the site was open to writes since."""
+    acted = (recover.swap_in.title, recover.put_back.title)
+    return incident.count(compose.start_web_again.title, before=acted) + 1
 
 
 def write_letters(incident: Incident, cost: Loss) -> str:

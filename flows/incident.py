@@ -7,6 +7,7 @@ The claim is a Prefect variable whose creation a second alert loses. Serves the 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -80,9 +81,10 @@ class Incident:
             return self.resolved("it came back by itself")
         return Outcome(kind="false alarm", summary=seen)
 
-    def count(self, act: str) -> int:
-        """How many times an act of this title was done in this run."""
-        return sum(entry.kind == "act" and entry.ok and entry.what == act for entry in self._entries())
+    def count(self, act: str, *, before: tuple[str, ...] = ()) -> int:
+        """How many times an act of this title was done in this run, before the first of those in `before`."""
+        done = [entry.what for entry in self._entries() if entry.kind == "act" and entry.ok]
+        return list(takewhile(lambda what: what not in before, done)).count(act)
 
     def resolved(self, how: str) -> Outcome:
         """Healthy from outside several times in a row, thanks to `how`."""

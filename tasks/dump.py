@@ -133,10 +133,10 @@ def space(site: Site) -> Space:
 # --- the dump -------------------------------------------------------------------------------------------------
 
 
-@once("Name the backup", by=())
-def name_it(site: Site, kind: Kind) -> str:
+@once("Name the backup", by=("attempt",))
+def name_it(site: Site, kind: Kind, attempt: int = 1) -> str:
     """A name that a retried run keeps, so that it does not leave two backups."""
-    del site
+    del site, attempt
     return backups.new_name(datetime.now(UTC)) + ("-safety" if kind == "safety" else "")
 
 
