@@ -31,6 +31,8 @@ from tasks.manifest import Manifest
 from tasks.postgres import Server
 
 JOBS = 2  # connections that restore at the same time: one a core of a small VPS
+# Triggers after all rows: at once, pg_restore makes those of a partitioned table before its partitions are filled.
+PASSES = (("pre-data", "data"), ("post-data",))
 LONGEST = 6 * 3600  # seconds that a restore may take
 ROOM = 1.2  # times the size of the database that was backed up: indexes are built beside their tables
 RESERVE = 256 << 20  # bytes that stay free for the write-ahead log and for the live site
@@ -77,10 +79,11 @@ def free(server: Server, data: str) -> Command:
     return postgres.inside(server, "df", "-P", "-k", SPOOL.rsplit("/", 1)[0], data, timeout=QUICK)
 
 
-def pg_restore(server: Server, database: str, file: str) -> Command:
-    """Everything in the archive, stopping at the first error; the container itself ends it in time."""
+def pg_restore(server: Server, database: str, file: str, sections: tuple[str, ...]) -> Command:
+    """These sections of the archive, stopping at the first error; the container itself ends it in time."""
     wanted = f"user={server.user} port={server.port} dbname={database} application_name=guardia-restore"
-    words = ("pg_restore", "--exit-on-error", f"--jobs={JOBS}", f"--dbname={wanted}", file)
+    words = ("pg_restore", "--exit-on-error", f"--jobs={JOBS}", *(f"--section={name}" for name in sections))
+    words += (f"--dbname={wanted}", file)
     return postgres.inside(server, "timeout", str(LONGEST), *words, changes=True, timeout=LONGEST)
 
 
@@ -113,7 +116,8 @@ def restore(
         with cluster.maintenance(server) as connection:
             created = cluster.create_roles(connection, manifest.contents.roles)
             cluster.create(connection, half, _locale(manifest), server.user)
-        _run(server, pg_restore(server, half, file))
+        for sections in PASSES:
+            _run(server, pg_restore(server, half, file, sections))
         report(0.9)
         with postgres.connect(server, half) as connection:
             connection.execute("ANALYZE")

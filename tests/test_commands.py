@@ -87,7 +87,8 @@ WITH_DATA = """\
   docker exec CONTAINER find /tmp -maxdepth 1 -name 'guardia-*'
   docker exec CONTAINER stat -c %s /tmp/guardia-DATABASE.dump
 * docker exec --interactive CONTAINER dd of=/tmp/guardia-DATABASE.dump bs=1M status=none
-* docker exec CONTAINER timeout 21600 pg_restore PGRESTORE /tmp/guardia-DATABASE.dump
+* docker exec CONTAINER timeout 21600 pg_restore --exit-on-error --jobs=2 --section=pre-data --section=data PGRESTORE
+* docker exec CONTAINER timeout 21600 pg_restore --exit-on-error --jobs=2 --section=post-data PGRESTORE
 * docker exec CONTAINER rm -f /tmp/guardia-DATABASE.dump
 * docker exec --interactive CONTAINER timeout 21600 psql PSQL
   docker inspect --type container --format '{{.Image}}' CONTAINER
@@ -106,8 +107,8 @@ WITH_DATA = """\
 SHORT = {
     "PGDUMP": "--format=custom --compress=0 --snapshot=SNAPSHOT --lock-wait-timeout=60000 "
     "'--dbname=user=shop port=5432 dbname=shop application_name=guardia-dump-BACKUP'",
-    "PGRESTORE": "--exit-on-error --jobs=2 "
-    "'--dbname=user=shop port=5432 dbname=DATABASE application_name=guardia-restore'",
+    "PGRESTORE": "'--dbname=user=shop port=5432 dbname=DATABASE application_name=guardia-restore' "
+    "/tmp/guardia-DATABASE.dump",
     "PSQL": "--no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 --output=/dev/null '--dbname=user=ROLE port=5432 "
     "dbname=DATABASE options='\"'\"'-c client_min_messages=error'\"'\"'' --file=-",
     "OPTIONS": " ".join(drill.settings(512)),

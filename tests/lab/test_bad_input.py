@@ -99,6 +99,7 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are(
 ) -> None:
     with pytest.raises(ConfigError, match=f"no backup '2020-01-01T000000Z'; the newest: .*{backup.name}"):
         proving.prove.fn(site, "2020-01-01T000000Z")
+    untouched.shell(f"mkdir -p {OWN_FOLDER}")
     with pytest.raises(ConfigError, match="no backup"):
         recover._restore_beside(PLAN, site, "2020-01-01T000000Z")
     for function in (proving.prove.fn, lambda *words: recover._restore_beside(PLAN, *words)):
@@ -153,8 +154,8 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def hostile(machine: PracticeVps) -> Iterator[Callable[[str], str]]:
-    """Makes a dump of one table, as the site's script makes them, with a line put into it."""
-    options = "-U ferreteria_user -d ferreteria_db --no-owner --no-acl --clean --if-exists -t public.tenant"
+    """Makes a dump of empty tables, as the site's script makes them, with a line put into it."""
+    options = "-U ferreteria_user -d ferreteria_db --no-owner --no-acl --clean --if-exists --section=pre-data"
 
     def file(line: str) -> str:
         machine.exec("tee", "/root/line", input=f"{line}\n")
@@ -187,7 +188,7 @@ def test_verifying_such_a_dump_says_that_it_is_bad(
 def test_a_dump_without_harm_is_restored(vps: PracticeVps, site: Site, hostile: Callable[[str], str]) -> None:
     """So that it was the line that was refused."""
     name = hostile("SET row_security = off;")
-    assert "1 tables with" in recover._restore_beside(PLAN, site, name)
+    assert "as the file says" in recover._restore_beside(PLAN, site, name)
     recover._drop_beside(PLAN, site, name)
 
 

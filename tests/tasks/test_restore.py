@@ -25,6 +25,11 @@ SHOP = """
     CREATE TABLE sale (id int PRIMARY KEY, total numeric NOT NULL);
     INSERT INTO sale SELECT n, n * 1.5 FROM generate_series(1, 20000) AS n;
     ALTER TABLE sale OWNER TO clerk;
+    CREATE TABLE move (id int, day int) PARTITION BY RANGE (day);
+    CREATE TABLE move_early PARTITION OF move FOR VALUES FROM (0) TO (9);
+    INSERT INTO move SELECT n, n % 9 FROM generate_series(1, 5000) AS n;
+    CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not in a restore'; END$$;
+    CREATE TRIGGER no_more BEFORE INSERT ON move FOR EACH ROW EXECUTE FUNCTION no_more();
 """
 
 
@@ -111,7 +116,7 @@ def test_the_commands_are_exactly_these() -> None:
         restore.remove(server, "/tmp/guardia-x.dump").line: True,
         restore.spool_files(server).line: False,
         restore.free(server, "/data").line: False,
-        restore.pg_restore(server, "shop_new", "/tmp/guardia-x.dump").line: True,
+        restore.pg_restore(server, "shop_new", "/tmp/guardia-x.dump", restore.PASSES[1]).line: True,
     } == {
         "zstd -dcq": False,
         "head --bytes 99": False,
@@ -120,8 +125,8 @@ def test_the_commands_are_exactly_these() -> None:
         "docker exec c0ffee rm -f /tmp/guardia-x.dump": True,
         "docker exec c0ffee find /tmp -maxdepth 1 -name 'guardia-*'": False,
         "docker exec c0ffee df -P -k /tmp /data": False,
-        "docker exec c0ffee timeout 21600 pg_restore --exit-on-error --jobs=2 '--dbname=user=owner port=5432 "
-        "dbname=shop_new application_name=guardia-restore' /tmp/guardia-x.dump": True,
+        "docker exec c0ffee timeout 21600 pg_restore --exit-on-error --jobs=2 --section=post-data "
+        "'--dbname=user=owner port=5432 dbname=shop_new application_name=guardia-restore' /tmp/guardia-x.dump": True,
     }
 
 
@@ -174,7 +179,9 @@ def test_an_archive_that_cannot_be_restored_is_bad_and_nothing_is_left(
     server: Server, shop: Shop, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = restore.pg_restore
-    monkeypatch.setattr(restore, "pg_restore", lambda server, database, file: whole(server, database, "/dev/null"))
+    monkeypatch.setattr(
+        restore, "pg_restore", lambda on, database, _, part: whole(on, database, "/dev/null", part)
+    )
     with pytest.raises(BadBackup, match="pg_restore"):
         restore.restore(server, sample.site(), shop.backup(), NEW)
 
