@@ -179,9 +179,7 @@ def test_an_archive_that_cannot_be_restored_is_bad_and_nothing_is_left(
     server: Server, shop: Shop, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = restore.pg_restore
-    monkeypatch.setattr(
-        restore, "pg_restore", lambda on, database, _, part: whole(on, database, "/dev/null", part)
-    )
+    monkeypatch.setattr(restore, "pg_restore", lambda on, database, _, part: whole(on, database, "/dev/null", part))
     with pytest.raises(BadBackup, match="pg_restore"):
         restore.restore(server, sample.site(), shop.backup(), NEW)
 
