@@ -30,6 +30,11 @@ RUNS: list[tuple[int, int, int]] = []  # of each run: interruptions, rows lost, 
 AGAIN = {
     "Stop the web service", "Start the web service again as it was", "Let clients connect to the database again",
 }  # fmt: skip
+# Once a try: what was saved in a try that failed lacks what was sold since.
+SAVED = {
+    "Dump the database into the bucket", "Write the manifest", "Keep the newest copies on the VPS",
+    "Remove what retention lets go",
+}  # fmt: skip
 
 
 def summary() -> list[str]:
@@ -84,7 +89,8 @@ def settled(vps: PracticeVps, guardia: Guardia, run: str, before: str, *sellers:
     assert lost == []
     assert any(sales.sold for sales in sellers), "nobody sold anything"
     done = Counter(entry["what"] for entry in guardia.timeline(run) if entry["kind"] == "act" and entry["ok"])
-    twice = {what: count for what, count in done.items() if count > 1 and what not in AGAIN}
+    tries = done["Start the web service again as it was"] + 1
+    twice = {what: n for what, n in done.items() if what not in AGAIN and n > (tries if what in SAVED else 1)}
     assert twice == {}
     assert done["Stop the web service"] == done["Start the web service again as it was"] + 1
     assert vps.shell("docker inspect -f '{{.State.Running}}' ferreteria_web_prod").strip() == "true"
