@@ -107,10 +107,10 @@ def test_a_session_reaches_the_database_and_each_statement_stands_by_itself(
 
 
 def test_a_user_who_is_no_superuser_is_let_in(server: Server, postgres: PostgresServer) -> None:
-    postgres.create("clerks", "CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
-    clerk = replace(server, user="clerk", password=SecretStr("clerk"))
+    postgres.create("clerks", "DROP ROLE IF EXISTS teller; CREATE ROLE teller LOGIN PASSWORD 'x'")
+    clerk = replace(server, user="teller", password=SecretStr("x"))
     with connect(clerk, "clerks") as connection:
-        assert connection.execute("SELECT current_user::text").fetchone() == ("clerk",)
+        assert connection.execute("SELECT current_user::text").fetchone() == ("teller",)
     with connect(server, "clerks") as connection:
         assert connection.execute("SHOW lc_messages").fetchone() == ("C",)
 
