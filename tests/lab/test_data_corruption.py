@@ -11,7 +11,9 @@ from tests.lab import faults
 from tests.lab.database import sql
 from tests.lab.seaweed import Store
 from tests.lab.served import Guardia, served
+from tests.lab.site.invariants import invariants
 from tests.lab.vps import PracticeVps, wait_healthy
+from tests.lab.writers import selling
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
 
@@ -47,22 +49,36 @@ def ended(guardia: Guardia, run: str, name: str) -> None:
     assert state["name"] == name, f"{state['name']}: {state['message']}"
 
 
-def test_deleted_sales_are_rescued_row_by_row(vps: PracticeVps, guardia: Guardia) -> None:
-    before = sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s")
+NEWEST, COUNT = "SELECT max(id) FROM {}", "SELECT count(*) FROM ({}) violating"
+OF_SALES = ("sale", "sale_line", "sale_payment", "stock_move", "finance_ledger")
+
+
+def seeded(vps: PracticeVps, newest: dict[str, str]) -> dict[str, str]:
+    """Every row that was there before anybody sold, as a checksum a table."""
+    query = "SELECT count(*), md5(string_agg(t::text, '|' ORDER BY id)) FROM {} t WHERE id <= {}"
+    return {table: sql(vps, query.format(table, newest[table])) for table in OF_SALES}
+
+
+def test_deleted_sales_are_rescued_row_by_row_while_others_sell(vps: PracticeVps, guardia: Guardia) -> None:
+    newest = {table: sql(vps, NEWEST.format(table)) for table in OF_SALES}
+    before = seeded(vps, newest)
     faults.inject(vps, "tenant-sales-deleted")
-    assert sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s") != before
-    run = guardia.start("data-corruption", reason="a tenant reports missing sales")
-    asked = next_question(guardia, run)
-    assert "missing" in asked["text"]
-    answer(guardia, run, "--choose", "rescue")
-    asked = next_question(guardia, run)
-    assert "Put rows back" in asked["what"], asked
-    answer(guardia, run)
-    asked = next_question(guardia, run)
-    assert "Write to" in asked["what"], asked
-    answer(guardia, run)
-    ended(guardia, run, "Resolved")
-    assert sql(vps, "SELECT md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s") == before
+    assert seeded(vps, newest) != before
+    with selling(vps, 2, "rescue") as sales:
+        run = guardia.start("data-corruption", reason="a tenant reports missing sales")
+        asked = next_question(guardia, run)
+        assert "missing" in asked["text"]
+        answer(guardia, run, "--choose", "rescue")
+        asked = next_question(guardia, run)
+        assert "Put rows back" in asked["what"], asked
+        answer(guardia, run)
+        asked = next_question(guardia, run)
+        assert "Write to" in asked["what"], asked
+        answer(guardia, run)
+        ended(guardia, run, "Resolved")
+    assert seeded(vps, newest) == before
+    assert len(sales.sold) > 100 and sales.lost(vps, "ferreteria_db") == []
+    assert [name for name, query in invariants().items() if sql(vps, COUNT.format(query)) != "0"] == []
     wait_healthy(vps)
     mails = mailbox.Maildir(vps.mail, create=False)
     letters = [str(mail["To"]) for mail in mails if "Your data" in str(mail["Subject"])]
