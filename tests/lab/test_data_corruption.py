@@ -64,7 +64,7 @@ def test_deleted_sales_are_rescued_row_by_row_while_others_sell(vps: PracticeVps
     before = seeded(vps, newest)
     faults.inject(vps, "tenant-sales-deleted")
     assert seeded(vps, newest) != before
-    with selling(vps, 2, "rescue") as sales:
+    with selling(vps, 100, "rescue") as sales:
         run = guardia.start("data-corruption", reason="a tenant reports missing sales")
         asked = next_question(guardia, run)
         assert "missing" in asked["text"]
