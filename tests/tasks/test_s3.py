@@ -153,8 +153,10 @@ def test_the_check_writes_only_where_backups_go() -> None:
     assert asked == ["shops/here/guardia-check"]
 
 
-def test_deleting_what_is_not_there_is_no_error(store: BackupStore) -> None:
+def test_deleting_what_is_not_there_is_no_error_and_leaves_the_rest(store: BackupStore) -> None:
+    s3.put(store, "kept", b"data")
     s3.delete(store, ["nothing"])
+    assert s3.get(store, "kept") == b"data"
 
 
 def test_a_lost_object_is_a_bad_backup(store: BackupStore) -> None:
