@@ -25,7 +25,7 @@ from blocks.errors import (
 )
 from blocks.host import Host
 from blocks.site import Site
-from tasks import compose, ssh
+from tasks import compose, ssh, ssh_connection
 from tasks.command import Command
 from tasks.docker import QUICK
 from tasks.masking import mask
@@ -137,7 +137,8 @@ def connections(
     server: Server, database: str, count: int, *, application: str = "guardia", read_only: bool = False
 ) -> Iterator[list[psycopg.Connection[tuple[Any, ...]]]]:
     """Several sessions through one tunnel, for work side by side; otherwise as `connect`."""
-    with errors(f"{database} in {server.name}"), _tunnel(server) as folder, ExitStack() as open_:
+    where = f"{database} in {server.name}"
+    with _tunnel(server) as folder, _blaming_ssh(server.host, where), errors(where), ExitStack() as open_:
         yield [
             open_.enter_context(_session(server, database, folder, application=application, read_only=read_only))
             for _ in range(count)
@@ -159,6 +160,20 @@ def errors(where: str) -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+
+
+@contextmanager
+def _blaming_ssh(host: Host, where: str) -> Iterator[None]:
+    """Say so where a session was lost because the SSH connection under it was: the server's log would tell nothing."""
+    transport = ssh_connection.opened(host)
+    try:
+        yield
+    except DatabaseUnreachable as error:
+        if ssh_connection.survives(transport):
+            raise
+        raise DatabaseUnreachable(
+            f"{where} does not answer: the SSH connection to {host.address} was lost.", "Is the VPS up?"
+        ) from error
 
 
 @contextmanager

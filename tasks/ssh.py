@@ -141,18 +141,14 @@ class _Running:
             if not self._channel.status_event.wait(_GRACE):
                 raise EOFError("no exit status")
             code = self._channel.recv_exit_status()
-            if code == -1 and not self._survived():  # else the command died of a signal, for which there is no status
+            # else the command died of a signal, for which there is no status
+            if code == -1 and not ssh_connection.survives(self._transport):
                 raise EOFError("connection ended")
         return Output(code, stdout, stderr, time.monotonic() - self._started)
 
     def check(self) -> None:
         """Raise unless the command ended with exit status 0."""
         _check(self._host, self._command, self.output())
-
-    def _survived(self) -> bool:
-        """Whether the connection outlived the channel; one that broke closes its channels a moment before itself."""
-        self._transport.join(1)
-        return self._transport.is_active()
 
     @contextmanager
     def _connected(self) -> Iterator[None]:

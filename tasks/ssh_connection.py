@@ -47,7 +47,7 @@ def session(host: Host) -> Channel:
     from paramiko import SSHException
 
     for attempt in (1, 2):
-        transport = _transport(host)
+        transport = opened(host)
         try:
             return transport.open_session(timeout=host.connect_timeout)
         except (SSHException, EOFError, OSError) as error:
@@ -66,7 +66,7 @@ def forwarded(host: Host, address: str, port: int) -> Channel:
     """
     from paramiko import ChannelException, SSHException
 
-    transport = _transport(host)
+    transport = opened(host)
     try:
         return transport.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=host.connect_timeout)
     except ChannelException as error:
@@ -83,12 +83,19 @@ def forwarded(host: Host, address: str, port: int) -> Channel:
         ) from error
 
 
-def _transport(host: Host) -> Transport:
+def opened(host: Host) -> Transport:
+    """The connection to a host; a new one if there is none or it has died. Raises HostUnreachable, HostRefused."""
     with _lock:
         transport = _open.get(_key(host))
         if transport is None or not transport.is_active():
             transport = _open[_key(host)] = _connect(host)
         return transport
+
+
+def survives(transport: Transport) -> bool:
+    """Whether it outlived a channel that has ended; one that breaks closes its channels a moment before itself."""
+    transport.join(1)
+    return transport.is_active()
 
 
 def _key(host: Host) -> tuple[str, int, str]:

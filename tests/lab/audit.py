@@ -22,6 +22,10 @@ FROM pg_stat_user_tables;
 SQL
 true
 """
+EVENT = (
+    "{{.Type}} {{.Action}} {{with .Actor.Attributes.name}}{{.}}{{else}}{{$.Actor.ID}}{{end}}"
+    "{{with .Actor.Attributes.container}} of {{.}}{{end}}"
+)
 # Looks leave these: health checks and `compose exec` are execs, and they start and end processes.
 QUIET = ("exec_create", "exec_start", "exec_die", "exec_detach", "health_status", "top")
 
@@ -40,13 +44,13 @@ class Audit:
         return cls(shell, _facts(shell), shell("date +%s.%N").strip())
 
     def events(self) -> list[str]:
-        """What the machine's Docker did since the mark, without what looking causes."""
-        script = (
-            f"docker events --since {self.since} --until $(date +%s.%N)"
-            " --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'"
-        )
-        lines = self.shell(script).splitlines()
-        return [line for line in lines if not line.split(" ")[1].rstrip(":").startswith(QUIET)]
+        """What the machine's Docker did since the mark, and to which container, without what looking causes."""
+        script = f"docker events --since {self.since} --until $(date +%s.%N) --format '{EVENT}'"
+        lines = [line for line in self.shell(script).splitlines() if not line.split(" ")[1].startswith(QUIET)]
+        for container in self.shell("docker ps --all --no-trunc --format '{{.ID}} {{.Names}}'").splitlines():
+            number, name = container.split(" ")
+            lines = [line.replace(number, name) for line in lines]
+        return lines
 
     def journal(self) -> list[str]:
         """What the machine's journal says since the mark."""

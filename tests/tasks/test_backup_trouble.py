@@ -1,5 +1,6 @@
 """What went wrong with the backups, in words: a failure counts until a later backup or proof makes it good."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -12,13 +13,12 @@ from tasks.cron import Own
 from tasks.schedule import Jobs, Run
 from tests import sample
 
-NOW = datetime.now(UTC)
 STORE = {"bucket": "backups", "access_key_id": "k", "secret_access_key": "s"}
 SITE = sample.site(database={"name": "shop", "user": "shop", "password": "secret"}, backups=STORE)
 
 
 def hours_ago(hours: float) -> datetime:
-    return NOW - timedelta(hours=hours)
+    return datetime.now(UTC) - timedelta(hours=hours)
 
 
 def backup(age: float, proof: Proof | None = None, problem: str = "") -> Any:
@@ -35,28 +35,44 @@ def failed(job: str, age: float) -> Jobs:
     return Jobs(last=[Run(job=job, ok=False, words="Failed: no space", at=hours_ago(age))])
 
 
-CASES: dict[str, tuple[list[Any], Jobs, Own, list[str]]] = {
-    "all in order": ([backup(3, proof("proven", 2))], Jobs(), Own(), []),
-    "no backup at all": ([], Jobs(), Own(), ["there is no backup in the bucket"]),
-    "too old": ([backup(30)], Jobs(), Own(), ["the newest backup is 30 h old"]),
-    "a bad one": ([backup(3, proof("bad", 2))], Jobs(), Own(), ["of-3 is a bad backup"]),
-    "a failed backup": ([backup(3)], failed("daily-backup", 1), Own(),
-                        ["the last run of daily-backup ended as Failed: no space"]),
-    "a failed backup, made good since": ([backup(1)], failed("daily-backup", 3), Own(), []),
-    "a failed proof": ([backup(3)], failed("verify-backup", 1), Own(),
-                       ["the last run of verify-backup ended as Failed: no space"]),
-    "a failed proof, made good since": ([backup(3, proof("proven", 1))], failed("verify-backup", 2), Own(), []),
-    "schedules off": ([backup(3)], Jobs(paused=["daily-backup"], missing=["verify-backup"]), Own(),
-                      ["verify-backup has no schedule: start `guardia up` again",
-                       "the schedule of daily-backup is paused"]),
-    "the site's own script": ([backup(3)], Jobs(), Own(problems=["its last run failed"]), ["its last run failed"]),
-}  # fmt: skip
+# What there is, and what is found. Made when it is asked: a session of an hour would make all ages wrong.
+CASES: dict[str, Callable[[], tuple[list[Any], Jobs, Own, list[str]]]] = {
+    "all in order": lambda: ([backup(3, proof("proven", 2))], Jobs(), Own(), []),
+    "no backup at all": lambda: ([], Jobs(), Own(), ["there is no backup in the bucket"]),
+    "too old": lambda: ([backup(30)], Jobs(), Own(), ["the newest backup is 30 h old"]),
+    "a bad one": lambda: ([backup(3, proof("bad", 2))], Jobs(), Own(), ["of-3 is a bad backup"]),
+    "a failed backup": lambda: (
+        [backup(3)],
+        failed("daily-backup", 1),
+        Own(),
+        ["the last run of daily-backup ended as Failed: no space"],
+    ),
+    "a failed backup, made good since": lambda: ([backup(1)], failed("daily-backup", 3), Own(), []),
+    "a failed proof": lambda: (
+        [backup(3)],
+        failed("verify-backup", 1),
+        Own(),
+        ["the last run of verify-backup ended as Failed: no space"],
+    ),
+    "a failed proof, made good since": lambda: ([backup(3, proof("proven", 1))], failed("verify-backup", 2), Own(), []),
+    "schedules off": lambda: (
+        [backup(3)],
+        Jobs(paused=["daily-backup"], missing=["verify-backup"]),
+        Own(),
+        ["verify-backup has no schedule: start `guardia up` again", "the schedule of daily-backup is paused"],
+    ),
+    "the site's own script": lambda: (
+        [backup(3)],
+        Jobs(),
+        Own(problems=["its last run failed"]),
+        ["its last run failed"],
+    ),
+}
 
 
-@pytest.mark.parametrize(("there", "jobs", "own", "findings"), CASES.values(), ids=CASES)
-def test_each_thing_that_is_wrong_is_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, there: list[Any], jobs: Jobs, own: Own, findings: list[str]
-) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_each_thing_that_is_wrong_is_a_sentence(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    there, jobs, own, findings = CASES[case]()
     monkeypatch.setattr(backups, "every", lambda _site: there)
     found = backup_trouble.found.fn(SITE, own, jobs)
     assert found.findings == findings

@@ -281,15 +281,17 @@ def test_a_mistake_of_the_callers_own_stays_what_it_is(server: Server) -> None:
 
 
 ENDS = {
-    "the server ends the session": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE application_name = 'guardia-victim'",
-    "the connection is lost": "",
+    "the server ends the session": (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'guardia-victim'",
+        "terminating connection.*See the log of its container",
+    ),
+    "the connection is lost": ("", "the SSH connection to 127.0.0.1 was lost. Is the VPS up"),
 }
 
 
-@pytest.mark.parametrize("statement", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(("statement", "words"), ENDS.values(), ids=ENDS)
 def test_a_session_that_is_lost_in_a_statement_is_an_error_at_once(
-    server: Server, postgres: PostgresServer, ssh_server: SshServer, statement: str
+    server: Server, postgres: PostgresServer, ssh_server: SshServer, statement: str, words: str
 ) -> None:
     def end() -> None:
         time.sleep(0.3)
@@ -301,7 +303,7 @@ def test_a_session_that_is_lost_in_a_statement_is_an_error_at_once(
 
     began = time.monotonic()
     with (
-        pytest.raises(DatabaseUnreachable) as caught,
+        pytest.raises(DatabaseUnreachable, match=words) as caught,
         connect(server, "postgres", application="guardia-victim") as connection,
     ):
         threading.Thread(target=end).start()
