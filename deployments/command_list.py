@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-from pydantic import SecretStr
 from rich.console import Console
 from rich.markup import escape
 
@@ -12,7 +11,6 @@ from tasks.command import Command, Plan, Step, programs
 from tasks.dump import Space
 from tasks.free_space import Occupied
 from tasks.host import BootId
-from tasks.postgres import Server
 from tasks.rebuild import Choice
 from tasks.volume import Folder, Wrong
 
@@ -73,18 +71,16 @@ def _acts_on_data(site: Site) -> list[Plan]:
 def _backups(site: Site) -> list[Step]:
     """How a backup is made, proven and restored; what is sent to psql and to the containers is data."""
     assert site.database is not None
-    server = Server(site.host, "CONTAINER", site.database.user, SecretStr(""), site.database.port, "")
-    name, file, folder = "BACKUP", f"{restore.SPOOL}DATABASE.dump", dump.folder(site)
+    server, folder, name = postgres.named(site), dump.folder(site), "BACKUP"
     copy = f"{folder}/BACKUP.dump.zst"
     found = Space(database_bytes=0, free=0, expected=0, compression="zstd", copy_kept=True)
     stream = dump.stream(server, site.database.name, name, "SNAPSHOT", found=found, part=f"{copy}.part")
     make: list[Step] = [dump.compressor_version(), stream, dump.pg_roles(server), dump.list_copies(folder)]
     make += [dump.make_folder(folder), dump.finish_copy(copy), dump.remove_files(copy)]
     put: list[Step] = [restore.free(server, "/DATA"), restore.decompressor(), restore.at_most(1)]
-    put += [restore.spool_files(server), restore.spooled(server, file), restore.spool(server, file)]
-    put += [restore.pg_restore(server, "DATABASE", file, sections) for sections in restore.PASSES]
-    put += [restore.remove(server, file)]
-    put += [own_dumps.psql(server, "DATABASE", "ROLE")]
+    put += [restore.spool_files(server), restore.spooled(server, f"{restore.SPOOL}DATABASE.dump")]
+    put += restore.steps(server, "DATABASE")
+    put += own_dumps.steps(server, site, "FILE", "DATABASE") if site.own_scripts else []
     prove: list[Step] = [drill.image_of("CONTAINER"), drill.image("IMAGE"), drill.log("DRILL")]
     prove += [drill.left(site, "container"), drill.left(site, "network"), drill.make_network(site, "DRILL")]
     prove += [drill.run(site, "DRILL", "IMAGE"), drill.remove("container", "DRILL"), drill.remove("network", "DRILL")]

@@ -9,13 +9,13 @@ from flows.approval import Answered, ask
 from flows.backup_steps import age
 from flows.incident import Incident
 from tasks import own_dumps, timeline
+from tasks.assessing import OwnFiles
 from tasks.backups import Backup, Backups
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.loss import How
 from tasks.own_dumps import OwnFile
-from tasks.recover import OwnFiles
 
 ONLY = "For a rescue: only these tables and tenants, by name, with commas between them; none: all that is damaged."
 SHOWN = 12  # candidates in the form, newest first

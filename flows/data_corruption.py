@@ -19,24 +19,26 @@ from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, check, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped
-from tasks import compose, host, http, loss, recover
+from tasks import assessing, compose, host, http, loss, rescuing, restoring, swapping
 from tasks.loss import Loss
 
 
 @playbook("Data Loss / Corruption", "P1", wants=Wanted)
 def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
     """Get lost or corrupted data back."""
-    incident.announce(f"data is missing or wrong; {http.verify(site).impact}")
     host.reach(site)
-    found, own = recover.candidates(site), recover.own_files(site)
-    last = check(wanted.backup, found, own) if wanted.backup else last_proven(found)
+    if wanted.backup:  # a wrong name is said before anything is stopped
+        check(wanted.backup, assessing.candidates(site), assessing.own_files(site))
     with service_stopped(incident):  # 1
-        recover.recent(site)  # 2
-        recover.restore_beside(site, last)
-        damage = recover.assess(site, last, tries(incident))
+        incident.announce("data is missing or wrong; the site is stopped while the damage is looked at")
+        assessing.recent(site)  # 2
+        found, own = assessing.candidates(site), assessing.own_files(site)
+        last = wanted.backup or last_proven(found)
+        restoring.restore_beside(site, last)
+        damage = assessing.assess(site, last, tries(incident))
         chosen = choose(incident, found, last, damage, wanted, own=own)  # 3
         cost = rescue(incident, chosen) if chosen.how == "rescue" else restore(incident, chosen)  # 4
-        checked = recover.check(site)  # 5
+        checked = assessing.check(site)  # 5
     if not http.recovery(site, site.recovery_timeout).recovered:  # 6
         return incident.unresolved()
     return incident.resolved(f"{cost.summary}; {checked.summary}; {write_letters(incident, cost)}")
@@ -45,29 +47,29 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
 def restore(incident: Incident, chosen: Chosen) -> Loss:
     """Swap the chosen backup in, after a safety backup of the live database."""
     site = incident.site
-    recover.restore_beside(site, chosen.backup)
+    restoring.restore_beside(site, chosen.backup)
     safety = back_up(site, "safety", tries(incident))
-    damage = recover.assess(site, chosen.backup, tries(incident))
-    cost = recover.lost(site, chosen.backup, "whole restore", damage)
-    carry_out(incident, recover.swap_in, chosen.backup, cost, safety)
+    damage = assessing.assess(site, chosen.backup, tries(incident))
+    cost = assessing.lost(site, chosen.backup, "whole restore", damage)
+    carry_out(incident, swapping.swap_in, chosen.backup, cost, safety)
     return cost
 
 
 def rescue(incident: Incident, chosen: Chosen) -> Loss:
     """Put back what is missing, after a safety backup of the live database."""
     site = incident.site
-    recover.restore_beside(site, chosen.backup)
-    damage = recover.assess(site, chosen.backup, tries(incident))
-    rows = recover.rescuable(site, damage, chosen.only, chosen.changed_rows)
+    restoring.restore_beside(site, chosen.backup)
+    damage = assessing.assess(site, chosen.backup, tries(incident))
+    rows = rescuing.rescuable(site, damage, chosen.only, chosen.changed_rows)
     back_up(site, "safety", tries(incident))
-    carry_out(incident, recover.put_back, rows)
-    recover.drop_beside(site, chosen.backup)
-    return recover.lost(site, chosen.backup, "rescue", rows)
+    carry_out(incident, rescuing.put_back, rows)
+    restoring.drop_beside(site, chosen.backup)
+    return assessing.lost(site, chosen.backup, "rescue", rows)
 
 
 def tries(incident: Incident) -> int:
     """Which try this is. What was seen and saved in an earlier one is stale: the site was open to writes since."""
-    acted = (recover.swap_in.title, recover.put_back.title)
+    acted = (swapping.swap_in.title, rescuing.put_back.title)
     return incident.count(compose.start_web_again.title, before=acted) + 1
 
 

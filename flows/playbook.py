@@ -20,7 +20,7 @@ from blocks.site import Site
 from flows.approval import approve, note_answers
 from flows.incident import Claim, Incident, Outcome, claim
 from flows.named import as_flow
-from tasks import compose, http, quiet, recover, timeline
+from tasks import compose, http, quiet, swapping, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
@@ -100,8 +100,8 @@ def service_stopped(incident: Incident) -> Iterator[None]:
 
 
 def _open_database(incident: Incident) -> None:
-    if not recover.accepting(incident.site).ok:
-        carry_out(incident, recover.open_again, incident.count(recover.open_again.title) + 1)
+    if not swapping.accepting(incident.site).ok:
+        carry_out(incident, swapping.open_again, incident.count(swapping.open_again.title) + 1)
 
 
 def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:

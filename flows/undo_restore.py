@@ -12,19 +12,19 @@ from blocks.site import Site
 from flows.backup_steps import back_up
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped
-from tasks import host, http, recover
+from tasks import assessing, host, http, swapping
 
 
 @playbook("Data Loss / Corruption", "P1")
 def undo_restore(site: Site, incident: Incident) -> Outcome:
     """Swap back what a restore swapped in."""
     host.reach(site)
-    aside = recover.set_aside(site)
+    aside = swapping.set_aside(site)
     incident.announce(f"the restore that set {aside.names.kept} aside is undone")
     with service_stopped(incident):
         safety = back_up(site, "safety")
-        carry_out(incident, recover.swap_back, aside, safety)
-        checked = recover.check(site)
+        carry_out(incident, swapping.swap_back, aside, safety)
+        checked = assessing.check(site)
     if not http.recovery(site, site.recovery_timeout).recovered:
         return incident.unresolved()
     return incident.resolved(f"{aside.names.live} is again what it was before the restore; {checked.summary}")

@@ -19,7 +19,7 @@ from blocks.host import Host
 from blocks.site import Site
 from tasks import cluster, plain_sql, postgres, ssh
 from tasks.cluster import HALF, Locale
-from tasks.command import Command
+from tasks.command import Command, Statement, Step
 from tasks.postgres import Server
 from tasks.restore import LONGEST, RESERVE, free, judged, parse_free
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".sql.gz"
 GROWTH = 12  # times the size of a file that its tables and indexes may take; 8 is usual
+RIGHTS = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"  # none, but to its own database
 _PIECE = 1 << 20  # bytes read at a time
 
 # --- commands -------------------------------------------------------------------------------------------------
@@ -52,6 +53,19 @@ def psql(server: Server, database: str, role: str) -> Command:
         server, "timeout", str(LONGEST), *words, f"--dbname={wanted}", "--file=-",
         stdin=True, changes=True, timeout=LONGEST,
     )  # fmt: skip
+
+
+def steps(server: Server, site: Site, name: str, database: str) -> tuple[Step, ...]:
+    """What a restore of a dump into a new database runs, for people to read; each line is screened on its way."""
+    half = role = database + HALF
+    return (
+        read_file(f"{_folder(site)}/{name}"),
+        Statement("postgres", f'CREATE ROLE "{role}" {RIGHTS}'),
+        Statement("postgres", f'CREATE DATABASE "{half}" OWNER "{role}" TEMPLATE template0'),
+        psql(server, half, role),
+        Statement("postgres", f'ALTER DATABASE "{half}" RENAME TO "{database}"'),
+        Statement("postgres", f'DROP ROLE "{role}"'),
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------------------
@@ -177,8 +191,7 @@ def _refuse_small_disk(connection: Connection[Any], server: Server, file: OwnFil
 def _create_role(connection: Connection[Any], role: str) -> None:
     from psycopg import sql
 
-    words = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-    connection.execute(sql.SQL(f"CREATE ROLE {{}} {words}").format(sql.Identifier(role)))
+    connection.execute(sql.SQL(f"CREATE ROLE {{}} {RIGHTS}").format(sql.Identifier(role)))
 
 
 def _own_public(server: Server, database: str, role: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from blocks.database import Database
 from blocks.errors import (
     CommandFailed,
     ConfigError,
@@ -93,6 +94,13 @@ def inside(server: Server, *argv: str, stdin: bool = False, changes: bool = Fals
 # --- servers and sessions -------------------------------------------------------------------------------------
 
 
+def named(site: Site) -> Server:
+    """The site's server in what people read: only the VPS knows the container's id, so a word stands for it."""
+    assert site.database is not None
+    user, port = site.database.user, site.database.port
+    return Server(site.host, "CONTAINER", user, SecretStr(""), port, f"{site.services.db} of {site.name}")
+
+
 def production(site: Site) -> Server:
     """The server that the site uses, whose container may be stopped.
 
@@ -118,6 +126,15 @@ def production(site: Site) -> Server:
         )
     name = f"{service} of {site.name} on {where}"
     return Server(site.host, ids[0], site.database.user, site.database.password, site.database.port, name)
+
+
+@contextmanager
+def live(site: Site) -> Iterator[tuple[Server, psycopg.Connection[tuple[Any, ...]], Database]]:
+    """The site's own database: its server, a session in it, and its settings. Raises as `production` and `connect`."""
+    server = production(site)
+    assert site.database is not None
+    with connect(server, site.database.name) as connection:
+        yield server, connection, site.database
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from blocks.errors import BadBackup, CommandError, ConfigError, NoSpace
 from blocks.site import Site
-from tasks import backups, cluster, compose, host, postgres, recover, ssh, swap, timeline, volume
+from tasks import backups, cluster, compose, host, postgres, restoring, ssh, swap, timeline, volume
 from tasks.command import Command, Plan, Statement
 from tasks.docker import QUICK
 from tasks.postgres import Server
@@ -127,8 +127,8 @@ def _rebuild(_plan: Plan, site: Site, found: Choice) -> str:
     for command in _begin_anew(site, found):
         ssh.run(site.host, command)
     volume.wait_until_serving(site, PATIENCE)
-    recover.restore_beside(site, found.backup)  # and compare it
-    _put_in_place(postgres.production(site), recover.names(site, found.backup))
+    restoring.restore_beside(site, found.backup)  # and compare it
+    _put_in_place(postgres.production(site), restoring.names(site, found.backup))
     ssh.run(site.host, compose.start(site))
     return f"{found.backup} is live; the old data folder is {found.aside}"
 
@@ -149,7 +149,7 @@ def rebuild(site: Site, found: Choice) -> Plan:
 
     (Database Connection Lost, step 5.)
     """
-    names = recover.names(site, found.backup)
+    names = restoring.names(site, found.backup)
     before = f'CREATE DATABASE "{names.new}"  -- the backup goes there and is compared exactly'
     after = f'DROP DATABASE "{names.kept}"  -- the empty one that the image made'
     sql = (before, *swap.statements(names), after)

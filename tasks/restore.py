@@ -25,7 +25,7 @@ from blocks.site import Site
 from tasks import backups, cluster, postgres, ssh
 from tasks.backups import Backup
 from tasks.cluster import HALF, Locale
-from tasks.command import Command, Pipeline
+from tasks.command import Command, Pipeline, Statement, Step
 from tasks.docker import QUICK
 from tasks.manifest import Manifest
 from tasks.postgres import Server
@@ -85,6 +85,18 @@ def pg_restore(server: Server, database: str, file: str, sections: tuple[str, ..
     words = ("pg_restore", "--exit-on-error", f"--jobs={JOBS}", *(f"--section={name}" for name in sections))
     words += (f"--dbname={wanted}", file)
     return postgres.inside(server, "timeout", str(LONGEST), *words, changes=True, timeout=LONGEST)
+
+
+def steps(server: Server, database: str) -> tuple[Step, ...]:
+    """What a restore into a new database runs, for people to read; the archive comes out of the bucket."""
+    half, file = database + HALF, f"{SPOOL}{database}.dump"
+    return (
+        spool(server, file),
+        Statement("postgres", f'CREATE DATABASE "{half}" TEMPLATE template0'),
+        *(pg_restore(server, half, file, sections) for sections in PASSES),
+        Statement("postgres", f'ALTER DATABASE "{half}" RENAME TO "{database}"'),
+        remove(server, file),
+    )
 
 
 # --- the restore ----------------------------------------------------------------------------------------------

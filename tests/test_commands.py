@@ -107,10 +107,10 @@ WITH_DATA = """\
 SHORT = {
     "PGDUMP": "--format=custom --compress=0 --snapshot=SNAPSHOT --lock-wait-timeout=60000 "
     "'--dbname=user=shop port=5432 dbname=shop application_name=guardia-dump-BACKUP'",
-    "PGRESTORE": "'--dbname=user=shop port=5432 dbname=DATABASE application_name=guardia-restore' "
+    "PGRESTORE": "'--dbname=user=shop port=5432 dbname=DATABASE_part application_name=guardia-restore' "
     "/tmp/guardia-DATABASE.dump",
-    "PSQL": "--no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 --output=/dev/null '--dbname=user=ROLE port=5432 "
-    "dbname=DATABASE options='\"'\"'-c client_min_messages=error'\"'\"'' --file=-",
+    "PSQL": "--no-psqlrc --quiet --no-password --set=ON_ERROR_STOP=1 --output=/dev/null '--dbname=user=DATABASE_part "
+    "port=5432 dbname=DATABASE_part options='\"'\"'-c client_min_messages=error'\"'\"'' --file=-",
     "OPTIONS": " ".join(drill.settings(512)),
     "LIMITS": "--cpus 1 --memory 512m --shm-size 256m --no-healthcheck --security-opt no-new-privileges "
     "--env-file /dev/stdin",

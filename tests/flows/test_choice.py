@@ -11,11 +11,11 @@ from blocks.site import Site
 from flows import choice
 from flows.choice import Choice, Wanted, check, choose, last_proven
 from flows.incident import Claim, Incident
+from tasks.assessing import OwnFiles
 from tasks.backups import Backup, Backups, Proof
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.own_dumps import OwnFile
-from tasks.recover import OwnFiles
 from tests import stored
 
 NOW = stored.NOON + timedelta(hours=2)

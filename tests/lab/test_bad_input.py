@@ -13,7 +13,7 @@ import pytest
 
 from blocks.errors import BadBackup, ConfigError, DatabaseRefused
 from blocks.site import Site
-from tasks import backups, dump, proving, recover, s3, ssh
+from tasks import backups, dump, proving, restoring, s3, ssh
 from tasks.backups import Backup
 from tasks.command import Plan
 from tests import sample, stored
@@ -101,8 +101,8 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are(
         proving.prove.fn(site, "2020-01-01T000000Z")
     untouched.shell(f"mkdir -p {OWN_FOLDER}")
     with pytest.raises(ConfigError, match="no backup"):
-        recover._restore_beside(PLAN, site, "2020-01-01T000000Z")
-    for function in (proving.prove.fn, lambda *words: recover._restore_beside(PLAN, *words)):
+        restoring._restore_beside(PLAN, site, "2020-01-01T000000Z")
+    for function in (proving.prove.fn, lambda *words: restoring._restore_beside(PLAN, *words)):
         with pytest.raises(ConfigError, match=r"has no nope\.sql\.gz"):
             function(site, "nope.sql.gz")
 
@@ -117,7 +117,7 @@ def test_a_backup_of_another_site_is_bad(untouched: PracticeVps, site: Site, sit
     proof = proving.prove.fn(other, backup.name)
     assert proof.verdict == "bad" and "wrong signature" in proof.words
     with pytest.raises(BadBackup, match="wrong signature"):
-        recover._restore_beside(PLAN, other, backup.name)
+        restoring._restore_beside(PLAN, other, backup.name)
 
 
 def test_a_backup_that_a_newer_postgresql_made_is_refused(untouched: PracticeVps, site: Site, backup: Backup) -> None:
@@ -131,7 +131,7 @@ def test_a_backup_that_a_newer_postgresql_made_is_refused(untouched: PracticeVps
     archive = newer.archive.model_copy(update={"key": key})
     backups.commit.fn(site, newer.model_copy(update={"archive": archive}))
     with pytest.raises(ConfigError, match=r"was made by PostgreSQL 99, and .* is 15"):
-        recover._restore_beside(PLAN, site, name)
+        restoring._restore_beside(PLAN, site, name)
     with pytest.raises(ConfigError, match="was made by PostgreSQL 99"):
         proving.prove.fn(site, name)
     s3.delete(site.backups, [key.removesuffix("archive") + "manifest.json", key])
@@ -140,7 +140,7 @@ def test_a_backup_that_a_newer_postgresql_made_is_refused(untouched: PracticeVps
 def test_a_wrong_encryption_key_opens_nothing(untouched: PracticeVps, sites: Sites, backup: Backup) -> None:
     wrong = sites(encryption_key=ANOTHER_KEY)
     with pytest.raises(BadBackup, match="made with another encryption_key"):
-        recover._restore_beside(PLAN, wrong, backup.name)
+        restoring._restore_beside(PLAN, wrong, backup.name)
     assert proving.prove.fn(wrong, backup.name).verdict == "bad"
 
 
@@ -174,7 +174,7 @@ def test_a_dump_that_would_do_more_than_fill_tables_is_refused_and_nothing_of_it
     untouched: PracticeVps, site: Site, hostile: Callable[[str], str], what: str
 ) -> None:
     with pytest.raises(BadBackup, match="line"):
-        recover._restore_beside(PLAN, site, hostile(HOSTILE[what]))
+        restoring._restore_beside(PLAN, site, hostile(HOSTILE[what]))
 
 
 @pytest.mark.parametrize("what", ["connect", "program"])
@@ -188,8 +188,8 @@ def test_verifying_such_a_dump_says_that_it_is_bad(
 def test_a_dump_without_harm_is_restored(vps: PracticeVps, site: Site, hostile: Callable[[str], str]) -> None:
     """So that it was the line that was refused."""
     name = hostile("SET row_security = off;")
-    assert "as the file says" in recover._restore_beside(PLAN, site, name)
-    recover._drop_beside(PLAN, site, name)
+    assert "as the file says" in restoring._restore_beside(PLAN, site, name)
+    restoring._drop_beside(PLAN, site, name)
 
 
 def test_an_invariant_that_does_not_hold_makes_a_backup_bad_and_is_named(
@@ -240,8 +240,8 @@ def test_one_of_everything_is_backed_up_proven_and_restored_exactly(
     assert backup.manifest.contents.large_objects.count == 3
     proof = proving.prove.fn(site, backup.name)
     assert proof.verdict == "proven", proof.words
-    assert "found exact" in recover._restore_beside(PLAN, site, backup.name)
-    recover._drop_beside(PLAN, site, backup.name)
+    assert "found exact" in restoring._restore_beside(PLAN, site, backup.name)
+    restoring._drop_beside(PLAN, site, backup.name)
 
 
 def test_rows_that_the_dumps_role_may_not_see_are_no_backup(

@@ -17,7 +17,7 @@ import pytest
 from blocks.errors import BadBackup, ConfigError, GuardiaError
 from blocks.site import Site
 from flows.choice import last_proven
-from tasks import backups, dump, manifest, postgres, recover, s3, sealed, ssh
+from tasks import backups, dump, manifest, postgres, restoring, s3, sealed, ssh
 from tasks.backups import Proof
 from tasks.command import Plan
 from tasks.manifest import Contents, Manifest, Table
@@ -183,7 +183,7 @@ def refusal(site: Site, changed: dict[str, bytes | None]) -> GuardiaError | None
         if changed.keys() == {"proof.json"}:
             last_proven(backups.seen(site))
         else:
-            recover._restore_beside(PLAN, site, MINE)
+            restoring._restore_beside(PLAN, site, MINE)
     except (BadBackup, ConfigError) as error:
         return error
     return None
@@ -272,7 +272,7 @@ def attempt_all(site: Site, mine: Files, others: tuple[Files, Files]) -> int:
 def test_200_damages_are_refused_before_anything_live_has_changed(
     vps: PracticeVps, sites: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recover, "progress", lambda *_: nullcontext(lambda _: None))  # 400 requests that judge nothing
+    monkeypatch.setattr(restoring, "progress", lambda *_: nullcontext(lambda _: None))  # 400 requests for nothing
     kinds = {"plain": {}, "sealed": {"encryption_key": stored.KEY}}
     refused = 0
     before, audit = contents(sites()), vps.audit()
@@ -285,8 +285,8 @@ def test_200_damages_are_refused_before_anything_live_has_changed(
             s3.delete(site.backups, [backups_of_other])  # so that only one is proven
             foreign = backed_up(sites("azul", prefix=prefix, **settings), MINE)
             refused += attempt_all(site, mine, (other, foreign))
-            assert recover._restore_beside(PLAN, site, MINE).startswith("restored in")  # it was the damage alone
-            recover._drop_beside(PLAN, site, MINE)
+            assert restoring._restore_beside(PLAN, site, MINE).startswith("restored in")  # it was the damage alone
+            restoring._drop_beside(PLAN, site, MINE)
     healthy = sum(seen.healthy for seen in looks)
     SAID.append(f"{2 * EACH} damages: {refused} refused, live site healthy {healthy} of {len(looks)} looks")
     assert refused == 2 * EACH

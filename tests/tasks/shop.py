@@ -9,6 +9,7 @@ from psycopg.sql import SQL, Identifier
 
 from tests.postgres_server import PostgresServer
 
+Pair = tuple[Connection[Any], Connection[Any]]
 SITE = Path(__file__).parents[1] / "lab/site"
 
 

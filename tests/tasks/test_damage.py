@@ -1,11 +1,9 @@
 """What differs between two real databases, and how it is told."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from psycopg import Connection
 
 from blocks.database import Tenants
 from tasks import damage, differences, rescue
@@ -13,23 +11,7 @@ from tasks.differences import TableDamage
 from tasks.postgres import SETTINGS
 from tests.postgres_server import PostgresServer
 from tests.tasks import shop
-
-Pair = tuple[Connection[Any], Connection[Any]]
-
-
-@pytest.fixture(scope="module")
-def seeded(postgres: PostgresServer) -> PostgresServer:
-    shop.make(postgres)
-    return postgres
-
-
-@pytest.fixture
-def shops(seeded: PostgresServer) -> Iterator[Pair]:
-    """Two equal shops; live is a fresh copy for each test."""
-    shop.copy(seeded, "damaged_beside", "damaged_live")
-    with seeded.connect("damaged_live") as live, seeded.connect("damaged_beside") as beside:
-        yield live, beside
-        damage.forget(beside)
+from tests.tasks.shop import Pair
 
 
 def pair(postgres: PostgresServer, script: str, later: str) -> damage.Damage:

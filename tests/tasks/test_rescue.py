@@ -17,8 +17,7 @@ from tasks import damage, rescue
 from tests.lab.site.invariants import invariants
 from tests.postgres_server import PostgresServer
 from tests.tasks import shop
-
-Pair = tuple[Connection[Any], Connection[Any]]
+from tests.tasks.shop import Pair
 
 # Children first, as someone who means it would.
 DELETE_SALES = """
@@ -30,21 +29,6 @@ DELETE FROM sale_line WHERE tenant_id = 3;
 DELETE FROM sale WHERE tenant_id = 3;
 """
 SALES = ("sale", "sale_line", "sale_payment", "stock_move", "finance_ledger")
-
-
-@pytest.fixture(scope="module")
-def seeded(postgres: PostgresServer) -> PostgresServer:
-    shop.make(postgres)
-    return postgres
-
-
-@pytest.fixture
-def shops(seeded: PostgresServer) -> Iterator[Pair]:
-    """Two equal shops; live is a fresh copy for each test."""
-    shop.copy(seeded, "damaged_beside", "damaged_live")
-    with seeded.connect("damaged_live") as live, seeded.connect("damaged_beside") as beside:
-        yield live, beside
-        damage.forget(beside)
 
 
 @contextmanager
