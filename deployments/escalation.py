@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled
 
 from blocks import site_file
+from deployments import heartbeats, rounds
 from deployments.answers import answer, pending
 from flows.approval import NOBODY, tell_question
 from flows.incident import Claim, Incident, Outcome, open_claims
@@ -25,19 +26,12 @@ from tasks import timeline
 EVERY = 2.0  # seconds between two rounds
 UPDATES = timedelta(minutes=15)
 GRACE = timedelta(seconds=20)  # for a run that has ended to close its incident by itself
-SILENT = timedelta(seconds=120)  # without a heartbeat, which a run sends every 30 s: its process is gone
 log = logging.getLogger("guardia.escalation")
 
 
 def watch(stop: threading.Event) -> None:
-    """Go round until told to stop. A round that fails is logged, and the next one tries again."""
-    began = datetime.now(UTC)
-    while not stop.wait(EVERY):
-        try:
-            with get_client(sync_client=True) as client:
-                round_trip(client, began)
-        except Exception:
-            log.exception("The escalation round failed; it is tried again in %s s", EVERY)
+    """Go round until told to stop."""
+    rounds.go(stop, EVERY, round_trip, log)
 
 
 def round_trip(client: SyncPrefectClient, watching_since: datetime) -> None:
@@ -64,27 +58,13 @@ def _see_to(client: SyncPrefectClient, claim: Claim, now: datetime, watching_sin
         if state.timestamp < now - GRACE:
             _as_run(claim, partial(_close_dead, state=state))
         return
-    if now - max(state.timestamp, watching_since) > SILENT and _is_dead(client, claim, state, now):
-        client.set_flow_run_state(claim.run_id, Crashed(message="Its process has died."), force=True)
+    if heartbeats.bury(client, claim.run_id, state, now, watching_since):
         return
     entries = timeline.read(client, claim.run_id)
     if state.is_paused():
         _silent(client, claim, entries, now)
     if claim.severity == "P1" and _update_due(entries, now):
         _as_run(claim, partial(_update, waits_for=pending(entries) if state.is_paused() else None))
-
-
-def _is_dead(client: SyncPrefectClient, claim: Claim, state: State[Any], now: datetime) -> bool:
-    """Whether a run that should have a process has sent no heartbeat for a while."""
-    heartbeats = {
-        "event": {"name": ["prefect.flow-run.heartbeat"]},
-        "resource": {"id": [f"prefect.flow-run.{claim.run_id}"]},
-        "occurred": {"since": (now - SILENT).isoformat(), "until": now.isoformat()},
-    }
-    if not (state.is_running() or state.is_pending()):
-        return False
-    answer = client._client.post("/events/filter", json={"filter": heartbeats, "limit": 1})
-    return not answer.raise_for_status().json()["events"]
 
 
 def _silent(client: SyncPrefectClient, claim: Claim, entries: list[timeline.Entry], now: datetime) -> None:

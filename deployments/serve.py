@@ -30,7 +30,7 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
         else:
             point_at_server()
         from blocks import site_file
-        from deployments import catalog, escalation, freshness, limits
+        from deployments import catalog, dead_jobs, escalation, freshness, limits
         from tasks.ssh_connection import load_key
 
         read = [site_file.read(path) for path in site_files]
@@ -44,7 +44,7 @@ def up(site_files: list[Path], host: str, port: int, say: Callable[[str], None])
         say(f"Sites: {', '.join(sites) or 'none yet; add one with `guardia apply site.toml`'}")
         say(f"Incident records: {os.environ['GUARDIA_INCIDENTS']}")
         stop = threading.Event()
-        for watch in (escalation.watch, freshness.watch):
+        for watch in (escalation.watch, dead_jobs.watch, freshness.watch):
             watcher = threading.Thread(target=watch, args=(stop,), name=watch.__module__, daemon=True)
             watcher.start()
             stack.callback(watcher.join, 10)

@@ -59,7 +59,7 @@ def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ende
                 ended = _ended(body, name, found, inputs)
                 timeline.record("closed", ended.name.lower(), outcome=ended.words, ok=ended.ok)
                 if not ended.ok:
-                    _alarm(found, name, ended)
+                    alarm(found, name, ended)
             finally:
                 timeline.end()
             return (Completed if ended.ok else Failed)(name=ended.name, message=ended.words)
@@ -82,7 +82,8 @@ def _ended(body: Callable[..., Ended], name: str, site: Site, inputs: tuple[Base
         return Ended(name="Failed", words=f"Guardia itself failed: {type(error).__name__}: {error}", ok=False)
 
 
-def _alarm(site: Site, name: str, ended: Ended) -> None:
+def alarm(site: Site, name: str, ended: Ended) -> None:
+    """Tell the primary on-call of a job that did not end well."""
     body = (
         f"{name} on {site.name}: {ended.name}\n\n{ended.words}\n\n"
         "See what is there with `guardia backups`; start the playbook with `guardia respond backup-failed`.\n"

@@ -1,11 +1,9 @@
 """Silence: first the secondary is asked, then it is a refusal; and a run that died is closed in its name."""
 
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
@@ -122,30 +120,3 @@ def test_the_incident_of_a_run_that_was_deleted_is_closed(
     look(client)
     assert waiting.claim not in open_claims(client)
     assert "(the run was deleted)" in mail.messages[0].get_content()
-
-
-def test_a_round_that_fails_is_logged_and_the_next_one_tries_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    stop, rounds = threading.Event(), []
-
-    def failing(*_: Any) -> None:
-        rounds.append(1)
-        if len(rounds) == 2:
-            stop.set()
-        raise OSError("the server is away")
-
-    monkeypatch.setattr(escalation, "EVERY", 0.01)
-    monkeypatch.setattr(escalation, "round_trip", failing)
-    monkeypatch.setattr(escalation, "get_client", lambda **_: _Nothing())
-    escalation.watch(stop)
-    assert len(rounds) == 2
-    assert "The escalation round failed" in caplog.text
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None

@@ -126,10 +126,10 @@ def again(guardia: Guardia, run: str, *, at_once: bool = True) -> None:
     assert guardia.post(f"/flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
 
 
-def alarms(vps: PracticeVps) -> int:
-    """How often the primary was told that a backup failed."""
-    letters = list(mailbox.Maildir(vps.mail, create=False))
-    return sum("ALARM" in str(one["Subject"]) and str(one["To"]).startswith("ana@") for one in letters)
+def alarms(vps: PracticeVps, ended: str = "Failed") -> int:
+    """How often the primary was told that a backup ended so."""
+    wanted = ("ana@ferreteria.test", f"ALARM - daily-backup on {SITE}: {ended}")
+    return sum((str(one["To"]), str(one["Subject"])) == wanted for one in mailbox.Maildir(vps.mail, create=False))
 
 
 def whole(on: Stage, run: str) -> None:
@@ -228,6 +228,7 @@ def uploaded(on: Stage) -> str:
 def test_killed_in_the_dump_it_leaves_nothing_once_it_was_retried_or_another_ran(
     on: Stage, moment: Callable[[Stage], str], who: str
 ) -> None:
+    told = alarms(on.vps, "Crashed")
     run = moment(on)
     assert on.guardia.wait(run)["type"] == "CRASHED"
     STRUCK.append(f"killed when {moment.__name__}")
@@ -239,6 +240,8 @@ def test_killed_in_the_dump_it_leaves_nothing_once_it_was_retried_or_another_ran
         run = on.guardia.start("daily-backup")
     FINISHED.append(who)
     whole(on, run)
+    if who == "next":  # nobody retried it
+        wait_for("an alarm", lambda: alarms(on.vps, "Crashed") > told, 60)
 
 
 # --- cut, refused, full ---------------------------------------------------------------------------------------

@@ -1,0 +1,68 @@
+"""Alarm when the process of a job died: it could not tell of its failure itself.
+
+Serves the guide's "Backup Failed". `guardia up` runs it beside the flows; that an alarm was sent is on the run's
+timeline, so a restart neither loses nor repeats one.
+"""
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+
+from blocks import site_file
+from deployments import heartbeats, rounds
+from deployments.catalog import JOBS, NAME
+from flows.job import Ended, alarm
+from tasks import timeline
+
+EVERY = 10.0  # seconds between two rounds
+GRACE = timedelta(seconds=20)  # for somebody who retries the run at once
+PAST = timedelta(hours=24)  # what died before is told by the age of the backups
+log = logging.getLogger("guardia.dead_jobs")
+
+
+def watch(stop: threading.Event) -> None:
+    """Go round until told to stop."""
+    rounds.go(stop, EVERY, round_trip, log)
+
+
+def round_trip(client: SyncPrefectClient, watching_since: datetime) -> None:
+    """Declare jobs dead whose process is gone, and tell the primary on-call, once, of each that is."""
+    now = datetime.now(UTC)
+    for job in JOBS:
+        for run, state in _runs(client, job, "RUNNING", "PENDING"):
+            heartbeats.bury(client, run.id, state, now, watching_since)
+        for run, state in _runs(client, job, "CRASHED"):
+            if now - PAST < state.timestamp < now - GRACE:
+                _tell(client, job, run, state)
+
+
+def _runs(client: SyncPrefectClient, job: str, *states: str) -> list[tuple[FlowRun, State[Any]]]:
+    """The newest runs of a job in these states."""
+    body: dict[str, Any] = {
+        "flows": {"name": {"any_": [job]}},
+        "deployments": {"name": {"any_": [NAME]}},
+        "flow_runs": {"state": {"type": {"any_": states}}},
+        "sort": "EXPECTED_START_TIME_DESC",
+        "limit": 50,
+    }
+    rows = client._client.post("/flow_runs/filter", json=body).raise_for_status().json()
+    runs = [FlowRun.model_validate(row) for row in rows]
+    return [(run, run.state) for run in runs if run.state is not None]
+
+
+def _tell(client: SyncPrefectClient, job: str, run: FlowRun, state: State[Any]) -> None:
+    """An alarm, unless the timeline says that this death was told already."""
+    if any(entry.kind == "closed" and entry.at >= state.timestamp for entry in timeline.read(client, run.id)):
+        return
+    site, when = site_file.load(run.parameters["site"]), f"{state.timestamp:%Y-%m-%d %H:%M} UTC"
+    ended = Ended(name="Crashed", words=f"It died at {when} before it was through. {state.message}", ok=False)
+    timeline.begin(timeline.Run(id=run.id, playbook=job, site=site))
+    try:
+        timeline.record("closed", "crashed", outcome=ended.words, ok=False)
+        alarm(site, job, ended)
+    finally:
+        timeline.end()
