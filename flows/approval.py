@@ -13,6 +13,7 @@ from uuid import UUID
 
 from prefect import suspend_flow_run
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.input import RunInput, read_flow_run_input
 from prefect.input.run_input import keyset_from_base_key
 from pydantic import Field
@@ -70,10 +71,14 @@ def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
 def ask(incident: Incident, step: str, plan: Plan, form: type[A], **initial: Any) -> A:
     """Suspend the run until a person has filled in the form, which shows the plan; returns the answer.
 
+    A run that was killed after the answer, and retried, is not asked again while the plan is the same.
+
     `initial` are the form's values to begin with. Raises Refused if the decision is `refuse`, or nobody answered in
     time.
     """
-    key = _key(incident.case.run_id, f"{step}-{plan.hash}")
+    key, given = _question(incident.case.run_id, f"{step}-{plan.hash}")
+    if given is not None:
+        return form.model_validate(given)
     _ask(incident.site, incident.case, plan, key, flags(form))
     incident.publish()
     shown = form.with_initial_data(description=form_text(incident.case, incident.site, plan), **initial)
@@ -174,18 +179,30 @@ def tell_question(site: Site, case: Case, asked: timeline.Entry, person: Person)
     notify.tell(site, [person], subject, asked.text, "approval")
 
 
-def _key(run_id: UUID, key: str) -> str:
-    """The key of this question; a new one if a run that had ended was started again since it was asked.
+def _question(run_id: UUID, key: str) -> tuple[str, dict[str, Any] | None]:
+    """The key of this question, and the approval that a run which was killed since had got for it already.
 
-    Prefect then forgets the answer but keeps the form, and would refuse to store the same form twice.
+    When a run that had ended is started again, Prefect forgets the answer but keeps the form, and would refuse to
+    store the same form twice: then the question has a new key. What was refused, or was tried and failed, is asked
+    again.
     """
     with get_client(sync_client=True) as client:
         remembered = client.read_flow_run(run_id).empirical_policy.pause_keys or set()
+        killed = _was_killed(client.read_flow_run_states(run_id))
     for number in count(1):
         candidate = key if number == 1 else f"{key}-{number}"
         if candidate in remembered or _stored(run_id, candidate, "schema") is None:
-            return candidate
+            return candidate, None
+        given = _stored(run_id, candidate, "response")
+        if killed and given and given["decision"] != "refuse":
+            return candidate, given
     raise AssertionError("count() does not end")
+
+
+def _was_killed(states: list[State[Any]]) -> bool:
+    """Whether the run's process had died when it was last started again."""
+    ends = [state for state in states if state.is_final()]
+    return bool(ends) and max(ends, key=lambda state: state.timestamp).is_crashed()
 
 
 def _stored(run_id: UUID, key: str, part: Literal["schema", "response"]) -> dict[str, Any] | None:

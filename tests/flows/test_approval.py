@@ -1,14 +1,17 @@
 """The gate: when it asks, under which key, with which form, and what silence means."""
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRunPolicy
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRunPolicy, State
 from prefect.input.run_input import keyset_from_base_key
+from prefect.states import Crashed, Failed, Running
 from pydantic import ValidationError
 
 from blocks.on_call import Severity
@@ -102,14 +105,41 @@ def nothing() -> None:
     """A flow that a run can be of."""
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_a_question_has_a_new_key_only_if_its_answer_was_forgotten() -> None:
+@pytest.fixture
+def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as client:
-        run_id: UUID = client.create_flow_run(nothing).id
-        assert approval._key(run_id, "reboot-abc") == "reboot-abc"
-        schema = keyset_from_base_key("suspended-reboot-abc")["schema"]
-        client.create_flow_run_input(run_id, schema, "{}")
-        assert approval._key(run_id, "reboot-abc") == "reboot-abc-2"
-        assert approval._key(run_id, "prune-abc") == "prune-abc"
-        client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(pause_keys={"reboot-abc"}))
-        assert approval._key(run_id, "reboot-abc") == "reboot-abc"
+        yield client
+
+
+def test_a_question_has_a_new_key_only_if_its_answer_was_forgotten(client: SyncPrefectClient) -> None:
+    run_id: UUID = client.create_flow_run(nothing).id
+    assert approval._question(run_id, "reboot-abc") == ("reboot-abc", None)
+    schema = keyset_from_base_key("suspended-reboot-abc")["schema"]
+    client.create_flow_run_input(run_id, schema, "{}")
+    assert approval._question(run_id, "reboot-abc") == ("reboot-abc-2", None)
+    assert approval._question(run_id, "prune-abc") == ("prune-abc", None)
+    client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(pause_keys={"reboot-abc"}))
+    assert approval._question(run_id, "reboot-abc") == ("reboot-abc", None)
+
+
+GIVEN: dict[str, tuple[State[Any], str, bool]] = {
+    "killed after an approval": (Crashed(), "approve", True),
+    "killed after a choice": (Crashed(), "rescue", True),
+    "killed after a refusal": (Crashed(), "refuse", False),
+    "failed after an approval": (Failed(), "approve", False),
+}
+
+
+@pytest.mark.parametrize(("end", "decision", "kept"), GIVEN.values(), ids=GIVEN)
+def test_an_approval_outlives_the_process_that_got_it(
+    client: SyncPrefectClient, end: State[Any], decision: str, kept: bool
+) -> None:
+    run_id: UUID = client.create_flow_run(nothing).id
+    keys, answer = keyset_from_base_key("suspended-reboot-abc"), {"decision": decision, "approver": "Ana"}
+    client.create_flow_run_input(run_id, keys["schema"], "{}")
+    client.create_flow_run_input(run_id, keys["response"], json.dumps(answer))
+    for state in (end, Running()):  # it ends, and is started again
+        client.set_flow_run_state(run_id, state, force=True)
+    expected = ("reboot-abc", answer) if kept else ("reboot-abc-2", None)
+    assert approval._question(run_id, "reboot-abc") == expected
+    assert approval._question(run_id, "reboot-another-plan") == ("reboot-another-plan", None)

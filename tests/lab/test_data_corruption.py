@@ -2,6 +2,7 @@
 
 import mailbox
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from tests.lab import faults
 from tests.lab.database import sql
 from tests.lab.seaweed import Store
-from tests.lab.served import Guardia, served
+from tests.lab.served import SITE, Guardia, served
 from tests.lab.site.invariants import invariants
+from tests.lab.sweep import killed_after
 from tests.lab.vps import PracticeVps, wait_healthy
 from tests.lab.writers import selling
 
@@ -88,6 +90,73 @@ def test_deleted_sales_are_rescued_row_by_row_while_others_sell(vps: PracticeVps
     wait_healthy(vps)
     new = letters(vps)[len(written) :]
     assert len(new) == 1 and new[0].startswith("owner@")
+
+
+def again(guardia: Guardia, run: str) -> None:
+    """Retry a killed run as the UI does, without waiting for the dead process's claim on the site to lapse."""
+    guardia.post("/v2/concurrency_limits/decrement", {"names": [f"guardia-acting-{SITE}"], "slots": 1})
+    body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    assert guardia.post(f"/flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
+
+
+def test_killed_right_after_each_answer_a_run_goes_on_and_asks_nothing_twice(
+    vps: PracticeVps, guardia: Guardia
+) -> None:
+    newest, written = {table: sql(vps, NEWEST.format(table)) for table in OF_SALES}, letters(vps)
+    before = seeded(vps, newest)
+    faults.inject(vps, "tenant-sales-deleted")
+    run = guardia.start("data-corruption", reason="a tenant reports missing sales")
+    for question, words in (("Get the data back", ("--choose", "rescue")), ("Put rows back", ()), ("Write to", ())):
+        asked = next_question(guardia, run)
+        assert question in asked["what"], asked
+        with killed_after(guardia, 0) as killer:
+            answer(guardia, run, *words)
+            assert guardia.wait(run)["type"] == "CRASHED"
+        assert killer.at is not None
+        again(guardia, run)
+    ended(guardia, run, "Resolved")
+    assert [entry["what"] for entry in guardia.timeline(run) if entry["kind"] == "asked"] == [
+        "Ana: Get the data back?",
+        "Ana: Put rows back from the backup?",
+        "Ana: Write to the owners of 1 affected tenants?",
+    ]
+    acts = Counter(guardia.acts(run))
+    assert {what for what, count in acts.items() if count > 1} == set(), acts
+    assert seeded(vps, newest) == before
+    assert len(letters(vps)) == len(written) + 1
+    wait_healthy(vps)
+
+
+def test_plan_mode_compares_nothing_and_changes_nothing(vps: PracticeVps, guardia: Guardia) -> None:
+    faults.inject(vps, "table-dropped")
+    mark, objects = vps.audit(), guardia.command("backups").stdout
+    done = guardia.command("plan", "data-corruption", timeout=240)
+    assert done.returncode == 0, done.stderr
+    for words in ("ferreteria/.env.prod stop web", "pg_restore --exit-on-error", "would make a safety backup",
+                  'RENAME TO "ferreteria_db"', "Nothing was changed"):  # fmt: skip
+        assert words in done.stdout
+    assert mark.changes() == []
+    assert [line.split()[0] for line in guardia.command("backups").stdout.splitlines()] == [
+        line.split()[0] for line in objects.splitlines()
+    ]
+
+
+def test_without_space_for_a_restore_the_site_is_started_again_and_all_is_as_it_was(
+    vps: PracticeVps, guardia: Guardia
+) -> None:
+    faults.inject(vps, "table-dropped")
+    names = sql(vps, "SELECT datname FROM pg_database ORDER BY 1")
+    vps.shell("fallocate -l $(($(stat -f -c '%a*%S' /) - (300 << 20))) /root/filler")
+    try:
+        run = guardia.start("data-corruption", how="whole restore")
+        state = guardia.wait(run)
+    finally:
+        vps.shell("rm /root/filler")
+    assert state["name"] == "Unresolved", state
+    assert "free for the database of" in state["message"] and "Free some" in state["message"], state
+    assert guardia.acts(run)[-1] == "Start the web service again as it was"
+    assert sql(vps, "SELECT datname FROM pg_database ORDER BY 1") == names
+    wait_healthy(vps)
 
 
 def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: PracticeVps, guardia: Guardia) -> None:

@@ -205,22 +205,25 @@ def test_struck_in_the_middle_of_restore_and_dump_the_same_run_ends_resolved(
 def test_struck_between_the_two_renames_the_same_run_ends_resolved(
     vps: PracticeVps, guardia: Guardia, seeded: str
 ) -> None:
+    def strike_again(blow: str) -> None:
+        if guardia.get(f"/flow_runs/{run}")["state"]["type"] in FINAL:
+            retry(vps, guardia, run)
+        with between_the_renames(vps, "_new_"):
+            BLOWS[blow](vps, guardia)
+            STRUCK[f"{blow} between the renames"] += 1
+            if blow in ENDING:
+                assert guardia.wait(run)["name"] != "Resolved"
+
     with selling(vps, 2, "renames") as sales:
         time.sleep(1)
         run = guardia.start("data-corruption", how="whole restore")
-        for blow in ("flow killed", "power cut", "SSH cut"):
-            if blow == "SSH cut":
-                sellers = selling(vps, 2, "renames-again")
-                more = sellers.__enter__()
-            if guardia.get(f"/flow_runs/{run}")["state"]["type"] in FINAL:
-                retry(vps, guardia, run)
-            with between_the_renames(vps, "_new_"):
-                BLOWS[blow](vps, guardia)
-                STRUCK[f"{blow} between the renames"] += 1
-                if blow in ENDING:
-                    assert guardia.wait(run)["name"] != "Resolved"
-    finish(vps, guardia, run)
-    sellers.__exit__(None, None, None)
+        strike_again("flow killed")
+        strike_again("power cut")  # which ends the sellers too
+    with selling(vps, 2, "renames-again") as more:
+        strike_again("PostgreSQL killed")
+        if guardia.wait(run)["name"] != "Resolved":  # else its own second try was late enough
+            strike_again("SSH cut")
+        finish(vps, guardia, run)
     settled(vps, guardia, run, seeded, sales, more)
 
 
