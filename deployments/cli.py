@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from blocks.errors import GuardiaError
+from blocks.errors import ConfigError, GuardiaError
 from deployments.home import PORT, point_at_server
 
 console = Console(soft_wrap=True, highlight=False)
@@ -125,6 +125,8 @@ def approve(
     if run is None:
         following.show_waiting(console)
         return
+    if (only and choose in {None, "whole restore"}) or (backup and not choose):
+        raise ConfigError("--only goes with --choose rescue, --backup with --choose.", "See `guardia approve --help`.")
     words: dict[str, Any] = {"decision": "refuse" if refuse else choose or "approve"}
     words |= {"approver": by or getpass.getuser(), "reason": reason}
     if choose:
@@ -180,6 +182,8 @@ def restore(
 
     The live database stays as it is until you approve the exact plan, and is kept after it: `guardia undo-restore`.
     """
+    if (changed or only) and not rescue:
+        raise ConfigError("--changed and --only choose what a rescue puts back.", "Add --rescue, or leave them out.")
     how = "whole restore" if not rescue else "rescue with changed rows" if changed else "rescue"
     _job("data-corruption", site, backup=backup, how=how, only=", ".join(only or []), reason=reason)
 

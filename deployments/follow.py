@@ -72,6 +72,8 @@ def answer(run: str, words: dict[str, Any], plan_hash: str | None, console: Cons
                 "Read the new plan with `guardia approve` and answer that.",
             )
         console.print(escape(question.asked.text))
+        if question.asked.detail.get("flags", [""]) == [""]:  # what may be chosen is no plan yet
+            words = {**words, "plan": question.asked.detail["hash"]}
         answers.answer(client, question.claim.run_id, words)
     said = {"approve": "Approved", "refuse": "Refused"}.get(words["decision"], words["decision"].capitalize())
     console.print(f"[bold]{said}[/] by {escape(words['approver'])}.")
@@ -134,7 +136,7 @@ def ui(path: str) -> str:
 def _how(run_id: str, asked: timeline.Entry) -> str:
     """The command that answers a question, with what may be chosen."""
     flags = " or ".join(flag.strip() for flag in asked.detail.get("flags", []) if flag)
-    return f"guardia approve {run_id[:8]}" + (f" {flags}" if flags else "")
+    return " ".join(["guardia approve", run_id[:8], *([flags] if flags else []), f"--plan {asked.detail['hash']}"])
 
 
 def _ended(run: FlowRun, console: Console) -> int:

@@ -47,6 +47,7 @@ class Answer(Answered):
     decision: Literal["approve", "refuse"] = Field(
         description="`approve` does exactly this. `refuse`, or no answer, ends the playbook."
     )
+    plan: str = Field(default="", title="Plan", max_length=64, description="What you answer to: leave it as it is.")
 
 
 A = TypeVar("A", bound=Answered)
@@ -65,7 +66,8 @@ def approve(incident: Incident, act: Act[Any], *inputs: Any) -> None:
     if run is not None and run.planning:
         timeline.record("asked", f"would ask for approval to {act.title.lower()}", detail={"hash": plan.hash})
         return
-    ask(incident, act.name, plan, Answer)
+    if act.holds is None or not act.holds(*inputs):
+        ask(incident, act.name, plan, Answer)
 
 
 def ask(incident: Incident, step: str, plan: Plan, form: type[A], **initial: Any) -> A:
@@ -76,11 +78,13 @@ def ask(incident: Incident, step: str, plan: Plan, form: type[A], **initial: Any
     `initial` are the form's values to begin with. Raises Refused if the decision is `refuse`, or nobody answered in
     time.
     """
-    key, given = _question(incident.case.run_id, f"{step}-{plan.hash}")
+    key, given = _question(incident.case.run_id, step, plan.hash)
     if given is not None:
         return form.model_validate(given)
     _ask(incident.site, incident.case, plan, key, flags(form))
     incident.publish()
+    if "plan" in form.model_fields:
+        initial["plan"] = plan.hash
     shown = form.with_initial_data(description=form_text(incident.case, incident.site, plan), **initial)
     waits = refuse_after(incident.case, incident.site) + BACKSTOP
     answer = suspend_flow_run(shown, timeout=waits, key=key)
@@ -160,9 +164,12 @@ def note_answers(run_id: UUID) -> None:
         key = asked.detail["key"]
         if key not in answered and (stored := _stored(run_id, key, "response")):
             who, decision, why = (stored.get(word, "") for word in ("approver", "decision", "reason"))
+            astray = _astray(stored, asked.detail["hash"])
+            if astray:
+                why = f"that was the answer to the plan {stored['plan']}, so it does not count for this one. {why}"
             timeline.record(
-                "answered", f"{who}: {decision} {asked.detail['what']}", outcome=why, ok=decision != "refuse",
-                at=_resumed(run_id), detail={"key": key, **stored},
+                "answered", f"{who}: {decision} {asked.detail['what']}", outcome=why.strip(), at=_resumed(run_id),
+                ok=decision != "refuse" and not astray, detail={"key": key, **stored},
             )  # fmt: skip
 
 
@@ -179,24 +186,31 @@ def tell_question(site: Site, case: Case, asked: timeline.Entry, person: Person)
     notify.tell(site, [person], subject, asked.text, "approval")
 
 
-def _question(run_id: UUID, key: str) -> tuple[str, dict[str, Any] | None]:
+def _question(run_id: UUID, step: str, plan: str) -> tuple[str, dict[str, Any] | None]:
     """The key of this question, and the approval that a run which was killed since had got for it already.
 
     When a run that had ended is started again, Prefect forgets the answer but keeps the form, and would refuse to
     store the same form twice: then the question has a new key. What was refused, or was tried and failed, is asked
-    again.
+    again; so is what somebody answered with the form of another plan, which Prefect lets pass.
     """
     with get_client(sync_client=True) as client:
         remembered = client.read_flow_run(run_id).empirical_policy.pause_keys or set()
         killed = _was_killed(client.read_flow_run_states(run_id))
     for number in count(1):
-        candidate = key if number == 1 else f"{key}-{number}"
+        candidate = f"{step}-{plan}" if number == 1 else f"{step}-{plan}-{number}"
+        given = _stored(run_id, candidate, "response")
+        if given and _astray(given, plan):
+            continue
         if candidate in remembered or _stored(run_id, candidate, "schema") is None:
             return candidate, None
-        given = _stored(run_id, candidate, "response")
         if killed and given and given["decision"] != "refuse":
             return candidate, given
     raise AssertionError("count() does not end")
+
+
+def _astray(answer: dict[str, Any], plan: str) -> bool:
+    """Whether it is the answer to another plan: of a form that was opened before this question was asked."""
+    return answer.get("plan", "") not in {"", plan}
 
 
 def _was_killed(states: list[State[Any]]) -> bool:

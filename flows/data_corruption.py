@@ -18,8 +18,8 @@ from blocks.site import Site
 from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, check, choose, last_proven
 from flows.incident import Incident, Outcome
-from flows.playbook import carry_out, playbook, service_stopped
-from tasks import assessing, compose, host, http, loss, rescuing, restoring, swapping
+from flows.playbook import carry_out, playbook, service_stopped, tries
+from tasks import assessing, host, http, loss, rescuing, restoring, swapping
 from tasks.loss import Loss
 
 
@@ -65,12 +65,6 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     carry_out(incident, rescuing.put_back, rows)
     restoring.drop_beside(site, chosen.backup)
     return assessing.lost(site, chosen.backup, "rescue", rows)
-
-
-def tries(incident: Incident) -> int:
-    """Which try this is. What was seen and saved in an earlier one is stale: the site was open to writes since."""
-    acted = (swapping.swap_in.title, rescuing.put_back.title)
-    return incident.count(compose.start_web_again.title, before=acted) + 1
 
 
 def write_letters(incident: Incident, cost: Loss) -> str:

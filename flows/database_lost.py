@@ -15,11 +15,11 @@ in a row.
 
 from blocks.site import Site
 from flows.incident import Incident, Outcome
-from flows.playbook import attempt, playbook
+from flows.playbook import WEB_STOPPED, attempt, playbook
 from tasks import compose, diagnosis, docker, free_space, host, http, rebuild, volume
 
 
-@playbook("Database Connection Lost", "P1")
+@playbook("Database Connection Lost", "P1", yields_to=WEB_STOPPED)
 def database_lost(site: Site, incident: Incident) -> Outcome:
     """Bring back a database that the site cannot reach."""
     seen = http.verify(site)  # 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import httpx
@@ -22,12 +22,16 @@ from pydantic import BaseModel
 from blocks.errors import ConfigError, IncidentOpen
 from blocks.on_call import Severity
 from blocks.site import Site
-from tasks import notify, report, timeline
+from tasks import compose, notify, report, timeline
 from tasks.http import Outside
 from tasks.report import Case, EndsAs, Status
 from tasks.steps import once
 
 CLAIM_TAG = "guardia-incident"
+WEB_IS_STOPPED = (
+    "The web service is still STOPPED. Retry the run in the Prefect UI: it goes on where it was, and starts it. "
+    "Or give it up: `guardia respond site-down` starts it."
+)
 
 
 class Claim(BaseModel):
@@ -107,6 +111,8 @@ class Incident:
     def close(self, outcome: Outcome) -> None:
         """Tell people how it ended, write the record, publish it, and let the next alert open a new incident."""
         self.case.closed = datetime.now(UTC)
+        if outcome.kind != "resolved" and self._web_is_stopped():
+            outcome = outcome.model_copy(update={"summary": f"{outcome.summary} {WEB_IS_STOPPED}"})
         self.case.outcome, self.case.summary = outcome.kind, outcome.summary
         self.case.root_cause = outcome.root_cause
         if outcome.kind == "resolved":
@@ -133,6 +139,12 @@ class Incident:
             markdown=self._markdown(),
             description=f"{self.case.severity} {self.case.section} on {self.case.site}: {self.case.outcome}",
         )
+
+    def _web_is_stopped(self) -> bool:
+        """Whether the run stopped the web service last, and did not get to start it: it died, or was cancelled."""
+        ways = (compose.stop_web.title, compose.start_web.title, compose.start_web_again.title)
+        done = [e.what for e in self._entries() if e.kind == "act" and e.ok and e.what in ways]
+        return bool(done) and done[-1] == compose.stop_web.title
 
     def _markdown(self) -> str:
         run = timeline.current()
@@ -171,14 +183,27 @@ def claim(wanted: Claim) -> Claim:
             if found.run_id == wanted.run_id:
                 return found
             if _lives(client, found.run_id):
-                note = f"a second alert ({wanted.run_id}) attached to this incident"
-                timeline.send(found.run_id, _name(found), timeline.Entry(kind="note", what=note))
-                raise IncidentOpen(
-                    f"{found.playbook} on {found.site} is open since {found.opened:%H:%M:%S} UTC in the run "
-                    f"{found.run_id}; this alert was attached to it.",
-                    f"Follow {_url(found.run_id)}",
-                )
+                _attach(wanted, found)
             _drop(client, variable_id)  # of two that drop a dead claim, one creates the next
+
+
+def yield_to(wanted: Claim, playbooks: tuple[str, ...]) -> None:
+    """Raise IncidentOpen if a run that still lives has an incident of one of these playbooks open on the site."""
+    with get_client(sync_client=True) as client:
+        for found in open_claims(client):
+            if found.site == wanted.site and found.playbook in playbooks and _lives(client, found.run_id):
+                _attach(wanted, found)
+
+
+def _attach(wanted: Claim, found: Claim) -> NoReturn:
+    """Let an alert end in the incident that is open: a note on its timeline, and IncidentOpen."""
+    note = f"a second alert ({wanted.playbook}, {wanted.run_id}) attached to this incident"
+    timeline.send(found.run_id, _name(found), timeline.Entry(kind="note", what=note))
+    raise IncidentOpen(
+        f"{found.playbook} on {found.site} is open since {found.opened:%H:%M:%S} UTC in the run {found.run_id}; "
+        "this alert was attached to it.",
+        f"Follow {_url(found.run_id)}",
+    )
 
 
 def release(site: str, playbook: str, run_id: UUID) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import Flow, get_run_logger, runtime
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ValidationError
@@ -18,14 +21,15 @@ from blocks.errors import CommandError, ConfigError, GuardiaError, IncidentOpen,
 from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve, note_answers
-from flows.incident import Claim, Incident, Outcome, claim
+from flows.incident import Claim, Incident, Outcome, claim, yield_to
 from flows.named import as_flow
-from tasks import compose, http, quiet, swapping, timeline
+from tasks import compose, http, quiet, rescuing, swapping, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
 Body = Callable[..., Outcome]
 
+WEB_STOPPED = ("data-corruption", "undo-restore")  # playbooks that keep the web service stopped while they ask
 STATE_NAMES = {
     "resolved": "Resolved", "false alarm": "False alarm", "refused": "Refused", "unresolved": "Unresolved",
     "planned": "Planned",
@@ -33,12 +37,13 @@ STATE_NAMES = {
 
 
 def playbook(
-    section: str, severity: Severity, *, wants: type[BaseModel] | None = None
+    section: str, severity: Severity, *, wants: type[BaseModel] | None = None, yields_to: tuple[str, ...] = ()
 ) -> Callable[[Body], Flow[..., Any]]:
     """Make a playbook of the guide's `section`. The body gets the site and the incident and returns how it ended.
 
     `wants` are further parameters of the flow, which the body gets as a third argument; their descriptions are shown
-    by the UI's form.
+    by the UI's form. While an incident of a playbook that this one `yields_to` is open on the site, an alert attaches
+    to that: it has stopped the web service on purpose, and starting it would let writes in.
 
     The flow takes the site's name, the mode (`plan`: look, print the commands, change nothing) and why it was
     started; the UI's form explains them in the words of its docstring. It ends Completed as Resolved, False alarm,
@@ -64,7 +69,7 @@ def playbook(
             )  # fmt: skip
             try:
                 whole = partial(body, wanted=wants.model_validate(more)) if wants else body
-                return _run(whole, claimed, site_file.load(site), mode, reason)
+                return _run(whole, claimed, site_file.load(site), mode, reason, yields_to=yields_to)
             except (ConfigError, ValidationError) as error:
                 return Failed(name="Bad input", message=str(error))
 
@@ -83,25 +88,44 @@ def carry_out(incident: Incident, act: Act[Any], *inputs: Any) -> None:
 def service_stopped(incident: Incident) -> Iterator[None]:
     """Stop the web service for the block, and start it after it: also when the block failed or was refused.
 
-    A retry of a run that had started the service again stops it once more. A database that a swap left closed, because
-    it was cut off, is opened before the block and, if that failed, after it.
+    If somebody has started it meanwhile, while an approval was awaited or after this run had died, it is stopped once
+    more: another try, which must not rest on what was seen before. A database that a swap left closed, because it was
+    cut off, is opened before the block and, if that failed, after it.
     """
-    failed_before = incident.count(compose.start_web_again.title)
-    carry_out(incident, compose.stop_web, failed_before + 1)
+    site = incident.site
+    if compose.start_web.done(site):  # the block was through before this run was resumed
+        yield
+        return
+    stopped = incident.count(compose.stop_web.title) > incident.count(compose.start_web_again.title)
+    if not stopped or not compose.web_state(site).stopped:
+        carry_out(incident, compose.stop_web, _another(compose.stop_web, site))
     try:
         _open_database(incident)
         yield
     except Exception:  # defects too; a suspension is none, and keeps it stopped
         with suppress(GuardiaError):  # what the block failed with says more
             _open_database(incident)
-        compose.start_web_again(incident.site, failed_before + 1)
+        compose.start_web_again(site, _another(compose.start_web_again, site))
         raise
-    compose.start_web(incident.site)
+    compose.start_web(site)
+
+
+def tries(incident: Incident) -> int:
+    """How often writes were stopped before data was put in place. What was seen and saved in an earlier try is stale:
+    the site was open to writes since.
+    """
+    acted = (swapping.swap_in.title, swapping.swap_back.title, rescuing.put_back.title)
+    return max(1, incident.count(compose.stop_web.title, before=acted))
 
 
 def _open_database(incident: Incident) -> None:
     if not swapping.accepting(incident.site).ok:
-        carry_out(incident, swapping.open_again, incident.count(swapping.open_again.title) + 1)
+        carry_out(incident, swapping.open_again, _another(swapping.open_again, incident.site))
+
+
+def _another(act: Act[Any], site: Site) -> int:
+    """The number of an attempt that this run has not made yet."""
+    return next(number for number in count(1) if not act.done(site, number))
 
 
 def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
@@ -120,10 +144,13 @@ def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
     return http.recovery(incident.site, patience).recovered
 
 
-def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> State[Any]:
+def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str, *, yields_to: tuple[str, ...]) -> State[Any]:
     run = timeline.Run(id=wanted.run_id, playbook=wanted.playbook, site=site, planning=mode == "plan")
     timeline.begin(run)
     try:
+        run.ended = _times_ended(run.id)
+        if not run.planning:
+            yield_to(wanted, yields_to)
         held = wanted if run.planning else claim(wanted)
         incident = Incident(held, site)
         if held is not wanted:
@@ -141,6 +168,11 @@ def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str) -> Stat
     finally:
         run.held.close()
         timeline.end()
+
+
+def _times_ended(run_id: UUID) -> int:
+    with get_client(sync_client=True) as client:
+        return sum(state.is_final() for state in client.read_flow_run_states(run_id))
 
 
 def _outcome(body: Body, incident: Incident, site: Site) -> Outcome:

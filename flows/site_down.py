@@ -15,11 +15,11 @@ in a row.
 
 from blocks.site import Site
 from flows.incident import Incident, Outcome
-from flows.playbook import attempt, playbook
+from flows.playbook import WEB_STOPPED, attempt, playbook
 from tasks import compose, docker, host, http
 
 
-@playbook("Complete Site Down", "P1")
+@playbook("Complete Site Down", "P1", yields_to=WEB_STOPPED)
 def site_down(site: Site, incident: Incident) -> Outcome:
     """Heal a site that is down."""
     seen = http.verify(site)  # 1

@@ -11,7 +11,7 @@ Serves the guide's "Data Loss / Corruption", step 4, when what was restored turn
 from blocks.site import Site
 from flows.backup_steps import back_up
 from flows.incident import Incident, Outcome
-from flows.playbook import carry_out, playbook, service_stopped
+from flows.playbook import carry_out, playbook, service_stopped, tries
 from tasks import assessing, host, http, swapping
 
 
@@ -22,7 +22,7 @@ def undo_restore(site: Site, incident: Incident) -> Outcome:
     aside = swapping.set_aside(site)
     incident.announce(f"the restore that set {aside.names.kept} aside is undone")
     with service_stopped(incident):
-        safety = back_up(site, "safety")
+        safety = back_up(site, "safety", tries(incident))
         carry_out(incident, swapping.swap_back, aside, safety)
         checked = assessing.check(site)
     if not http.recovery(site, site.recovery_timeout).recovered:

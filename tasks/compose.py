@@ -100,6 +100,11 @@ class Services(BaseModel):
         return not self.silent
 
     @property
+    def stopped(self) -> bool:
+        """Docker says that nothing of it runs."""
+        return self.docker_answers and all(c.state in {"exited", "created", "dead"} for c in self.containers)
+
+    @property
     def ok(self) -> bool:
         """All there and well."""
         return self.docker_answers and not self.missing and all(c.ok for c in self.containers)
@@ -139,6 +144,12 @@ def services(site: Site) -> Services:
 def database_state(site: Site) -> Services:
     """The same for the database alone. (Database Connection Lost, step 1.)"""
     return _services(site, site.services.db)
+
+
+@look("See whether the web service is stopped")
+def web_state(site: Site) -> Services:
+    """The same for the web service alone: a restore rests on nobody's having started it."""
+    return _services(site, site.services.web)
 
 
 @look("Read the database's log")

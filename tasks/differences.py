@@ -26,7 +26,7 @@ KEYS = 100_000  # changed rows whose columns are compared at a time, by their ke
 SCRATCH = """
 DROP SCHEMA IF EXISTS guardia CASCADE;
 CREATE SCHEMA guardia;
-CREATE UNLOGGED TABLE guardia.damaged (
+CREATE TABLE guardia.damaged (  -- logged: what a rescue rests on outlives a crash of the server
     tab text, kind text, key text COLLATE "C", tenant text, row_hash bigint, live_hash bigint, copies bigint
 );
 CREATE UNLOGGED TABLE guardia.live_rows (key text COLLATE "C", tenant text, hash bigint);
@@ -35,9 +35,15 @@ CREATE UNLOGGED TABLE guardia.live_columns (key text COLLATE "C", hashes bigint[
 
 _DIFFERENT = """
 INSERT INTO guardia.damaged
-SELECT {title}, CASE WHEN l.key IS NULL THEN 'missing' WHEN b.key IS NULL THEN 'new' ELSE 'changed' END,
-    coalesce(b.key, l.key), coalesce(b.tenant, l.tenant), b.hash, l.hash, 1
-FROM ({rows}) b FULL JOIN guardia.live_rows l ON l.key = b.key WHERE b.hash IS DISTINCT FROM l.hash"""
+SELECT {title}, d.kind, coalesce(b.key, l.key), d.tenant, d.row_hash, d.live_hash, 1
+FROM ({rows}) b FULL JOIN guardia.live_rows l ON l.key = b.key
+CROSS JOIN LATERAL (VALUES
+    ('missing', b.tenant, b.hash, NULL::bigint, l.key IS NULL OR b.tenant <> l.tenant),
+    ('new', l.tenant, NULL::bigint, l.hash, b.key IS NULL OR b.tenant <> l.tenant),
+    ('changed', coalesce(b.tenant, l.tenant), b.hash, l.hash,
+     b.key IS NOT NULL AND l.key IS NOT NULL AND (b.tenant <> l.tenant) IS NOT TRUE)
+) d (kind, tenant, row_hash, live_hash, so)
+WHERE b.hash IS DISTINCT FROM l.hash AND d.so"""
 
 _DIFFERENT_COPIES = """
 INSERT INTO guardia.damaged
@@ -62,7 +68,8 @@ class TableDamage(BaseModel):
     """How one table differs, in rows; `by_tenant` and `columns` say whose and which, `note` what else.
 
     `missing` rows are in the backup and not in live, `changed` ones have the same primary key and other content, `new`
-    ones are in live only. Without a `key`, rows are told apart by their whole content, and none is ever "changed".
+    ones are in live only. A key that another tenant's row has by now is both: that tenant's is new, this one's missing.
+    Without a `key`, rows are told apart by their whole content, and none is ever "changed".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

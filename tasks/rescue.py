@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = 20  # keys of rows that were not put back, told by table
 
 _CHOOSE = """
-CREATE UNLOGGED TABLE guardia.chosen AS SELECT *, false AS needed FROM guardia.damaged
+CREATE TABLE guardia.chosen AS SELECT *, false AS needed FROM guardia.damaged
 WHERE tab = ANY({tables}) AND kind = ANY({kinds}) AND ({everyone} OR coalesce(tenant, '') = ANY({tenants}))"""
 
 _NEEDED = """
@@ -47,9 +47,11 @@ FROM guardia.chosen WHERE tab = %s GROUP BY 1 ORDER BY length(coalesce(tenant, '
 
 _PUT = """
 SELECT coalesce("guardia tenant", ''),
-    coalesce(sum("guardia due") FILTER (WHERE "guardia kind" = 'missing'), 0)::bigint,
-    coalesce(sum("guardia due") FILTER (WHERE "guardia kind" = 'changed'), 0)::bigint
-FROM {rows} WHERE "guardia state" = 'put' GROUP BY 1 ORDER BY length(coalesce("guardia tenant", '')), 1"""
+    coalesce(sum("guardia due") FILTER (WHERE "guardia kind" = 'missing' AND "guardia state" = 'put'), 0)::bigint,
+    coalesce(sum("guardia due") FILTER (WHERE "guardia kind" = 'changed' AND "guardia state" = 'put'), 0)::bigint,
+    coalesce(sum("guardia copies") FILTER (WHERE "guardia kind" = 'missing'), 0)::bigint,
+    coalesce(sum("guardia copies") FILTER (WHERE "guardia kind" = 'changed'), 0)::bigint
+FROM {rows} WHERE "guardia state" IS NOT NULL GROUP BY 1 ORDER BY length(coalesce("guardia tenant", '')), 1"""
 
 _BEGIN = """
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
@@ -92,6 +94,15 @@ class Rescue(_Part):
         """How many rows would be put back."""
         return sum(table.missing + table.changed for table in self.tables)
 
+    def came_back(self, done: PutBack) -> Rescue:
+        """The same with only those rows that are there now."""
+        there = []
+        for t in self.tables:
+            by_tenant = done.tables[t.table].by_tenant if t.table in done.tables else {}
+            missing, changed = (sum(counts[n] for counts in by_tenant.values()) for n in (0, 1))
+            there.append(t.model_copy(update={"by_tenant": by_tenant, "missing": missing, "changed": changed}))
+        return self.model_copy(update={"tables": tuple(there)})
+
     @property
     def summary(self) -> str:
         """One line for the timeline."""
@@ -130,7 +141,10 @@ class Rescue(_Part):
 
 
 class TablePutBack(_Part):
-    """What was put back into one table, in rows; `already` there were the others, but for those `kept` as they are."""
+    """What was put back into one table, in rows; `already` there were the others, but for those `kept` as they are.
+
+    `by_tenant` counts what is there now, put back by this or by an earlier try that was cut off.
+    """
 
     missing: int = 0
     changed: int = 0
@@ -218,6 +232,7 @@ def put_back(
     """
     with postgres.errors(f"{rescue.live} or {rescue.beside}"):
         _same_assessment(beside, rescue.at)
+        _same_choice(beside, rescue)
         now, then = tables.schema(live), tables.schema(beside)
         if gone := [t.table for t in rescue.tables if t.table not in now.tables]:
             raise DatabaseRefused(f"{rescue.live} no longer has {', '.join(gone)}.", "Assess the damage again.")
@@ -257,6 +272,16 @@ def _same_assessment(beside: Connection[Any], at: datetime) -> None:
     found = beside.execute("SELECT obj_description(to_regclass('guardia.damaged'), 'pg_class')").fetchone()
     if not found or found[0] != at.isoformat():
         raise DatabaseRefused("The assessment of the damage is no longer there.", "Assess the damage again.")
+
+
+def _same_choice(beside: Connection[Any], rescue: Rescue) -> None:
+    """And so must be those chosen of them: a later choice replaces an earlier one."""
+    for t in rescue.tables:
+        counts = beside.execute(_COUNT, (t.table,)).fetchall()
+        if {tenant: (missing, changed) for tenant, missing, changed, _ in counts} != t.by_tenant:
+            raise DatabaseRefused(
+                "What is written down to be put back is no longer what was approved.", "Start the playbook again."
+            )
 
 
 def _choose(
@@ -343,8 +368,9 @@ def _counted(each: Rows, written: int) -> TablePutBack:
     """Compare every row with the backup's and count what became of it."""
     already = each.one("SELECT count(*) FROM {rows} WHERE \"guardia state\" = 'already'")
     rows.mark(each, "put")
-    by_tenant = {tenant: (missing, changed) for tenant, missing, changed in each.all(_PUT)}
-    missing, changed = (sum(counts[n] for counts in by_tenant.values()) for n in (0, 1))
+    counts = each.all(_PUT)
+    by_tenant = {row[0]: (row[3], row[4]) for row in counts}
+    missing, changed = (sum(row[n] for row in counts) for n in (1, 2))
     if missing + changed != written:
         raise DatabaseRefused(
             f"{abs(written - missing - changed):,} rows of {each.table.title} did not come out as in the backup.",

@@ -83,23 +83,28 @@ def once(title: str, *, by: tuple[str, ...] | None = None) -> Callable[[Callable
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
-            return _key(context, _chosen(inputs, by))
-
-        return task(
-            name=title,
-            cache_policy=CachePolicy.from_cache_key_fn(key),
-            persist_result=True,
-            retries=1,
-            retry_delay_seconds=2,
-            retry_condition_fn=_worth_retrying,
-        )(function)
+        return _once(function, title, lambda context, inputs: _key(context, _chosen(inputs, by)))
 
     return decorate
 
 
+def _once(function: Callable[P, R], title: str, key: Callable[[TaskRunContext, dict[str, Any]], str]) -> Task[P, R]:
+    return task(
+        name=title,
+        cache_policy=CachePolicy.from_cache_key_fn(key),
+        persist_result=True,
+        retries=1,
+        retry_delay_seconds=2,
+        retry_condition_fn=_worth_retrying,
+    )(function)
+
+
 class Result(BaseModel):
-    """How an act ended. A failure that trying again cannot cure is kept too, so that a resumed run goes on."""
+    """How an act ended.
+
+    A failure that trying again at once cannot cure is kept too, so that a resumed run goes on; only when the run had
+    ended and somebody retries it is it tried again, for the cause may be gone by then.
+    """
 
     ok: bool
     words: str
@@ -117,13 +122,15 @@ class Act(Generic[P]):
         patience: int | None,
         do: Callable[..., str],
         by: tuple[str, ...] | None,
+        holds: Callable[..., bool] | None,
     ) -> None:
         self.title, self.gate, self.patience = title, gate, patience
+        self.holds = holds
         self.name = planner.__name__.replace("_", "-")
         self.plan = planner
         self.__doc__ = planner.__doc__
         self._by = by
-        self._step = once(title, by=by)(self._body(do))
+        self._step: Task[P, Result] = _once(self._body(do), title, self._cached_as)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Carry out the plan, once per flow run; in plan mode only write it down.
@@ -147,9 +154,23 @@ class Act(Generic[P]):
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             return False
-        key = _hashed(str(context.flow_run.id), self.title, _chosen(_bound(self.plan, args, kwargs), self._by))
+        return self._stored(str(context.flow_run.id), _bound(self.plan, args, kwargs))[1] is not None
+
+    def _cached_as(self, context: TaskRunContext, inputs: dict[str, Any]) -> str:
+        return self._stored(str(context.task_run.flow_run_id), inputs)[0]
+
+    def _stored(self, run_id: str, inputs: dict[str, Any]) -> tuple[str, Result | None]:
+        """Under which key the result of the act is, or would be, stored, and what is there that still counts."""
         store = cast(ResultStore, get_result_store().update_for_task(self._step))
-        return store.exists(key)
+        run = timeline.current()
+        ended = run.ended if run is not None else 0
+        for number in range(ended + 1):
+            name = f"{self.title}, retry {number}" if number else self.title
+            key = _hashed(run_id, name, _chosen(inputs, self._by))
+            result = cast(Result, store.read(key).result) if store.exists(key) else None
+            if result is not None and (result.ok or number == ended):
+                return key, result
+        return key, None
 
     def _body(self, do: Callable[..., str]) -> Callable[P, Result]:
         @wraps(self.plan)
@@ -176,6 +197,7 @@ def act(
     patience: int | None = None,
     do: Callable[..., str] | None = None,
     by: tuple[str, ...] | None = None,
+    holds: Callable[..., bool] | None = None,
 ) -> Callable[[Callable[P, Plan]], Act[P]]:
     """A step that changes something. The decorated function makes its plan, from its inputs alone.
 
@@ -183,10 +205,12 @@ def act(
     outside (the site's own recovery timeout if None). What runs is the plan's commands, in order, or
     `do(plan, *inputs)`, which returns its outcome in words. The first input is the site. `by` names the inputs that
     make it another act (all of them if None): what a look found changes by the act itself, and must not repeat it.
+    `holds` says whether its effect is there already, also if the process that brought it about was killed before it
+    could note that: then nobody is asked.
     """
 
     def decorate(planner: Callable[P, Plan]) -> Act[P]:
-        return Act(planner, title=title, gate=gate, patience=patience, do=do or run_commands, by=by)
+        return Act(planner, title=title, gate=gate, patience=patience, do=do or run_commands, by=by, holds=holds)
 
     return decorate
 

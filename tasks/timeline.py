@@ -54,6 +54,7 @@ class Run:
     secrets: frozenset[str] = frozenset()
     held: ExitStack = field(default_factory=ExitStack)  # what is released when the run ends or is suspended
     acting: bool = False
+    ended: int = 0  # how often it had ended before it was started again
 
 
 _current: ContextVar[Run | None] = ContextVar("guardia_run", default=None)

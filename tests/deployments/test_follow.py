@@ -80,7 +80,7 @@ def test_an_answer_is_given_below_the_plan_that_it_is_for(wait: Callable[..., Wa
     waiting = wait()
     follow.answer(str(waiting.run_id), WORDS, "abc", screen.console)
     assert screen.text() == "the plan, word for word\nRefused by [Ana].\n"
-    assert waiting.answer() == WORDS
+    assert waiting.answer() == {**WORDS, "plan": "abc"}
 
 
 def test_an_answer_to_another_plan_is_none(wait: Callable[..., Waiting], screen: Screen) -> None:
@@ -94,10 +94,12 @@ def test_what_waits_and_what_is_open_is_shown(wait: Callable[..., Waiting], scre
     follow.show_waiting(screen.console)
     follow.show_status(screen.console)
     assert "the plan, word for word" in screen.text()
-    assert f"Waits: Ana: Reboot the VPS?  guardia approve {str(waiting.run_id)[:8]}" in screen.text()
+    assert f"Waits: Ana: Reboot the VPS?  guardia approve {str(waiting.run_id)[:8]} --plan abc" in screen.text()
 
 
 def test_what_may_be_chosen_is_part_of_the_command_that_answers() -> None:
-    asked = Entry(kind="asked", what="Ana: Get the data back?", detail={"flags": ["--choose rescue ", "--choose x "]})
-    assert follow._how("925e41cd-6af7", asked) == "guardia approve 925e41cd --choose rescue or --choose x"
-    assert follow._how("925e41cd-6af7", Entry(kind="asked", what="Ana: Reboot?")) == "guardia approve 925e41cd"
+    detail = {"flags": ["--choose rescue ", "--choose x "], "hash": "abc"}
+    asked = Entry(kind="asked", what="Ana: Get the data back?", detail=detail)
+    assert follow._how("925e41cd-6af7", asked) == "guardia approve 925e41cd --choose rescue or --choose x --plan abc"
+    asked = Entry(kind="asked", what="Ana: Reboot?", detail={"flags": [""], "hash": "abc"})
+    assert follow._how("925e41cd-6af7", asked) == "guardia approve 925e41cd --plan abc"

@@ -113,13 +113,13 @@ def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
 
 def test_a_question_has_a_new_key_only_if_its_answer_was_forgotten(client: SyncPrefectClient) -> None:
     run_id: UUID = client.create_flow_run(nothing).id
-    assert approval._question(run_id, "reboot-abc") == ("reboot-abc", None)
+    assert approval._question(run_id, "reboot", "abc") == ("reboot-abc", None)
     schema = keyset_from_base_key("suspended-reboot-abc")["schema"]
     client.create_flow_run_input(run_id, schema, "{}")
-    assert approval._question(run_id, "reboot-abc") == ("reboot-abc-2", None)
-    assert approval._question(run_id, "prune-abc") == ("prune-abc", None)
+    assert approval._question(run_id, "reboot", "abc") == ("reboot-abc-2", None)
+    assert approval._question(run_id, "prune", "abc") == ("prune-abc", None)
     client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(pause_keys={"reboot-abc"}))
-    assert approval._question(run_id, "reboot-abc") == ("reboot-abc", None)
+    assert approval._question(run_id, "reboot", "abc") == ("reboot-abc", None)
 
 
 GIVEN: dict[str, tuple[State[Any], str, bool]] = {
@@ -141,5 +141,20 @@ def test_an_approval_outlives_the_process_that_got_it(
     for state in (end, Running()):  # it ends, and is started again
         client.set_flow_run_state(run_id, state, force=True)
     expected = ("reboot-abc", answer) if kept else ("reboot-abc-2", None)
-    assert approval._question(run_id, "reboot-abc") == expected
-    assert approval._question(run_id, "reboot-another-plan") == ("reboot-another-plan", None)
+    assert approval._question(run_id, "reboot", "abc") == expected
+    assert approval._question(run_id, "reboot", "other") == ("reboot-other", None)
+
+
+def test_the_answer_to_another_plan_does_not_count(client: SyncPrefectClient) -> None:
+    run_id: UUID = client.create_flow_run(nothing).id
+    keys = keyset_from_base_key("suspended-reboot-abc")
+    client.create_flow_run_input(run_id, keys["schema"], "{}")
+    answer = {"decision": "approve", "approver": "Beto", "plan": "of-the-prune"}
+    client.create_flow_run_input(run_id, keys["response"], json.dumps(answer))
+    client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(pause_keys={"reboot-abc"}))
+    assert approval._question(run_id, "reboot", "abc") == ("reboot-abc-2", None)
+
+
+def test_the_form_is_sent_back_with_the_hash_of_the_plan_that_it_showed() -> None:
+    shown = Answer.with_initial_data(description="The plan", plan="abc")
+    assert shown.model_json_schema()["properties"]["plan"]["default"] == "abc"

@@ -14,7 +14,7 @@ from prefect.states import Completed, Running
 
 from blocks.errors import IncidentOpen
 from blocks.site import Site
-from flows.incident import Claim, Incident, case_of, claim, open_claims, release
+from flows.incident import Claim, Incident, case_of, claim, open_claims, release, yield_to
 from tasks import timeline
 from tasks.http import Answer, Outside
 from tests import sample
@@ -95,7 +95,20 @@ def test_an_alert_that_is_attached_is_noted_on_the_open_incident(client: SyncPre
     claim(wish(holder, name))
     with pytest.raises(IncidentOpen, match=f"is open since .* UTC in the run {holder}; this alert was attached"):
         claim(wish(late, name))
-    assert [entry.what for entry in later(client, holder)] == [f"a second alert ({late}) attached to this incident"]
+    (noted,) = later(client, holder)
+    assert noted.what == f"a second alert ({name}, {late}) attached to this incident"
+
+
+def test_an_alert_attaches_to_the_incident_of_another_playbook_that_it_yields_to(client: SyncPrefectClient) -> None:
+    name, holder, late = new_name(), a_run(client), wish(a_run(client), new_name())
+    yield_to(late, (name,))
+    claim(wish(holder, name))
+    with pytest.raises(IncidentOpen, match=f"^{name} on .* is open since"):
+        yield_to(late, ("other", name))
+    yield_to(late, ("other",))
+    yield_to(late.model_copy(update={"site": "azul"}), (name,))
+    client.set_flow_run_state(holder, Completed(), force=True)
+    yield_to(late, (name,))
 
 
 def later(client: SyncPrefectClient, run_id: UUID) -> list[timeline.Entry]:

@@ -82,8 +82,8 @@ If nobody answers: refused after 60 min.
 
 Answer in the Prefect UI with Resume, which a phone shows under ⋮: http://ui/run
 or on the command line:
-  guardia approve {RUN} --as YOUR-NAME
-  guardia approve {RUN} --refuse --as YOUR-NAME --reason "…"
+  guardia approve {RUN} --plan {PLAN.hash} --as YOUR-NAME
+  guardia approve {RUN} --refuse --plan {PLAN.hash} --as YOUR-NAME --reason "…"
 
 The approval is for exactly this plan ({PLAN.hash}); if it changes meanwhile you are asked again.
 """),
@@ -94,9 +94,9 @@ def test_a_message_that_asks_for_a_choice_names_a_command_for_each() -> None:
     text = report.message(
         "approval", case(), plan=PLAN, silence="", flags=["--choose 'whole restore' ", "--choose rescue "]
     )
-    assert f"  guardia approve {RUN} --choose 'whole restore' --as YOUR-NAME\n" in text
-    assert f"  guardia approve {RUN} --choose rescue --as YOUR-NAME\n" in text
-    assert f"  guardia approve {RUN} --as" not in text
+    assert f"  guardia approve {RUN} --choose 'whole restore' --plan {PLAN.hash} --as YOUR-NAME\n" in text
+    assert f"  guardia approve {RUN} --choose rescue --plan {PLAN.hash} --as YOUR-NAME\n" in text
+    assert f"  guardia approve {RUN} --plan" not in text
 
 
 @pytest.mark.parametrize(("template", "values"), MESSAGES.items(), ids=MESSAGES)

@@ -1,6 +1,7 @@
 """Looks run afresh; acts run once per flow run, whatever happens to it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -222,6 +223,25 @@ def test_what_was_seen_and_done_is_on_the_timeline(record: timeline.Run) -> None
         ("act", "It broke.", False, True),
         ("look", "Blind.", False, False),
     ]
+
+
+def test_an_act_that_failed_for_good_is_tried_again_once_somebody_retries_the_run(record: timeline.Run) -> None:
+    broken = failing(CommandFailed("It broke."), CommandFailed("It broke again."))
+
+    def body() -> None:
+        for ended, said in enumerate(("It broke.", "It broke again.", "")):
+            record.ended = ended
+            assert not broken.done(SITE)
+            for _ in range(2):
+                with pytest.raises(CommandFailed, match=said) if said else nullcontext():
+                    broken(SITE)
+            assert broken.done(SITE)
+        record.ended = 3
+        assert broken.done(SITE), "what is done stays done"
+        broken(SITE)
+
+    within(record, body)
+    assert calls == ["tried"] * 3
 
 
 def test_plan_mode_changes_nothing_and_says_what_it_would_do(record: timeline.Run) -> None:
