@@ -50,7 +50,7 @@ def restore(incident: Incident, chosen: Chosen) -> Loss:
     restoring.restore_beside(site, chosen.backup)
     safety = back_up(site, "safety", tries(incident))
     damage = assessing.assess(site, chosen.backup, tries(incident))
-    cost = assessing.lost(site, chosen.backup, "whole restore", damage)
+    cost = assessing.lost(site, chosen.backup, "whole restore", damage, safety)
     carry_out(incident, swapping.swap_in, chosen.backup, cost, safety)
     return cost
 
@@ -61,10 +61,11 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     restoring.restore_beside(site, chosen.backup)
     damage = assessing.assess(site, chosen.backup, tries(incident))
     rows = rescuing.rescuable(site, damage, chosen.only, chosen.changed_rows)
-    back_up(site, "safety", tries(incident))
+    safety = back_up(site, "safety", tries(incident))
     carry_out(incident, rescuing.put_back, rows)
+    cost = assessing.lost(site, chosen.backup, "rescue", rescuing.came_back(site, rows), safety)
     restoring.drop_beside(site, chosen.backup)
-    return assessing.lost(site, chosen.backup, "rescue", rows)
+    return cost
 
 
 def write_letters(incident: Incident, cost: Loss) -> str:

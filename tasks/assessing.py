@@ -107,15 +107,20 @@ def assess(site: Site, name: str, attempt: int = 1) -> Damage:
 
 
 @look("Say what was lost", kept=True)
-def lost(site: Site, name: str, how: How, found: Damage | Rescue) -> Loss:
+def lost(site: Site, name: str, how: How, found: Damage | Rescue, safety: str) -> Loss:
     """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
     with postgres.live(site) as (server, live, database):
         owners = damage.owners(live, database.tenants, list(found.tenants))
         if how == "whole restore" and found.tenants:  # a tenant that is lost is in the backup alone
             with postgres.connect(server, restoring.beside(site, name)) as restored:
                 owners = [*damage.owners(restored, database.tenants, list(found.tenants)), *owners]
-    kept = f"What is lost is still in the database {restoring.names(site, name).kept} and in the safety backup."
-    return loss.of(found, how, name, owners, kept if how == "whole restore" else "Nothing was taken away.")
+    if how == "whole restore":
+        kept = f"What is lost is still in the database {restoring.names(site, name).kept} and in the backup {safety}."
+    elif isinstance(found, Rescue) and any(table.changed for table in found.tables):
+        kept = f"The rows that were overwritten are, as they were, in the backup {safety}."
+    else:
+        kept = "Nothing was taken away."
+    return loss.of(found, how, name, owners, kept)
 
 
 @look("Check the data")

@@ -15,7 +15,7 @@ from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.rescue import Rescue, TableRescue
-from tasks.steps import act
+from tasks.steps import act, once
 
 How = Literal["whole restore", "rescue"]
 NOBODYS = ""  # the key of rows that belong to no tenant
@@ -66,8 +66,8 @@ class Loss(BaseModel):
 def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:
     """What a whole restore of the backup, given the damage, or a rescue gives back and costs.
 
-    `owners` are (tenant key, name, e-mail). A whole restore takes away what is only in the live database, and the
-    live version of rows that differ; a rescue takes nothing away.
+    `owners` are (tenant key, name, e-mail). A whole restore takes away what is only in the live database; both take
+    the live version of the rows that they overwrite.
     """
     known = {key: (name, email) for key, name, email in owners}
     back: dict[str, dict[str, int]] = {}
@@ -75,8 +75,7 @@ def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str
     for table in found.tables:
         for tenant, (missing, changed, *new) in _by_tenant(table).items():
             _add(back, tenant, table.table, missing + changed)
-            if how == "whole restore":
-                _add(lost, tenant, table.table, changed + sum(new))
+            _add(lost, tenant, table.table, changed + (sum(new) if how == "whole restore" else 0))
     shares = []
     for key in {*back, *lost}:
         name, email = known.get(key, (found.tenants.get(key, "no tenant"), ""))
@@ -96,13 +95,17 @@ def letters(site: Site, loss: Loss) -> list[tuple[Share, str]]:
 
 
 def _write(_: Plan, site: Site, loss: Loss) -> str:
-    failed = []
-    for share, text in letters(site, loss):
-        problem = notify.deliver(site, share.email, f"Your data at {site.url}", text)
-        notify.note(share.name, share.email, "Your data", problem=problem, body=text, template="letter")
-        failed += [share.name] if problem else []
-    sent = len(letters(site, loss)) - len(failed)
-    return f"{sent} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")
+    written = letters(site, loss)
+    failed = [share.name for share, text in written if _deliver(site, share, text)]
+    return f"{len(written) - len(failed)} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")
+
+
+@once("Write to a tenant", by=("share",))
+def _deliver(site: Site, share: Share, text: str) -> str:
+    """Why a letter could not be sent, or nothing. A step of its own, so that nobody is written to twice."""
+    problem = notify.deliver(site, share.email, f"Your data at {site.url}", text)
+    notify.note(share.name, share.email, "Your data", problem=problem, body=text, template="letter")
+    return problem
 
 
 @act("Write to the affected tenants", gate="notify", do=_write)

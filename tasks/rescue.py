@@ -248,7 +248,25 @@ def put_back(
             sequences = [name for each in brought.values() for name in rows.raise_sequences(each)]
             if verify is not None:
                 verify(live)
-        return PutBack(tables=done, sequences=tuple(sequences))
+        put = PutBack(tables=done, sequences=tuple(sequences))
+        _note(beside, put)
+        return put
+
+
+def noted(beside: Connection[Any]) -> PutBack:
+    """What the last `put_back` from this database did. Raises DatabaseRefused if there was none."""
+    with postgres.errors("the restored database"):
+        row = beside.execute("SELECT done FROM guardia.put_back").fetchone()
+    assert row is not None
+    return PutBack.model_validate(row[0])
+
+
+def _note(beside: Connection[Any], put: PutBack) -> None:
+    from psycopg.types.json import Json
+
+    with beside.transaction():
+        beside.execute("DROP TABLE IF EXISTS guardia.put_back; CREATE TABLE guardia.put_back (done json)")
+        beside.execute("INSERT INTO guardia.put_back VALUES (%s)", (Json(put.model_dump(mode="json")),))
 
 
 def _title(asked: str, found: Iterable[str]) -> str:

@@ -5,14 +5,20 @@ Serves the guide's "Data Loss / Corruption", step 4, where a whole restore would
 
 from __future__ import annotations
 
-from blocks.errors import ConfigError
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from blocks.errors import ConfigError, DatabaseRefused
 from blocks.site import Site
-from tasks import postgres, rescue, timeline
+from tasks import invariants, postgres, rescue, timeline
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.progress import progress
 from tasks.rescue import Rescue
 from tasks.steps import act, look
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 
 @look("List what a rescue would put back", kept=True)
@@ -33,11 +39,31 @@ def rescuable(site: Site, found: Damage, only: list[str], changed: bool) -> Resc
 
 def _put_back(_: Plan, site: Site, wanted: Rescue) -> str:
     with (
-        postgres.live(site) as (server, live, _database),
+        postgres.live(site) as (server, live, database),
         postgres.connect(server, wanted.beside) as restored,
         progress(f"rescue-{site.name}", "Put rows back") as report,
     ):
-        return rescue.put_back(live, restored, wanted, report=report).summary
+        verify = _no_worse(live, database.invariants)
+        return rescue.put_back(live, restored, wanted, verify=verify, report=report).summary
+
+
+def _no_worse(live: Connection[Any], text: str) -> Callable[[Connection[Any]], None] | None:
+    """What refuses, before the commit, rows with which more violates the site's invariants than before."""
+    try:
+        before = invariants.violations(live, text)
+    except ConfigError:
+        return None  # a table that they ask for is gone: what is left of them is checked at the end
+
+    def verify(connection: Connection[Any]) -> None:
+        after = invariants.violations(connection, text)
+        worse = [f"{name}: {rows - before[name]:,} rows" for name, rows in after.items() if rows > before[name]]
+        if worse:
+            raise DatabaseRefused(
+                f"With these rows put back, more would violate what always holds: {'; '.join(worse)}.",
+                "Nothing was put back. Choose the tables that belong together, or restore the whole backup.",
+            )
+
+    return verify
 
 
 @act("Put rows back", gate="restore", do=_put_back)
@@ -52,15 +78,29 @@ def put_back(site: Site, wanted: Rescue) -> Plan:
     )
 
 
+@look("See what came back", kept=True)
+def came_back(site: Site, wanted: Rescue) -> Rescue:
+    """Of what was to be put back, that which is there now: a key that was taken meanwhile keeps its row out."""
+    if timeline.planning():
+        return wanted
+    with postgres.connect(postgres.production(site), wanted.beside) as restored:
+        return wanted.came_back(rescue.noted(restored))
+
+
 def _sorted_out(found: Damage, only: list[str]) -> tuple[list[str], list[str]]:
     """Which of the words are damaged tables, with or without their schema, and which are tenants, by name or key.
 
-    Returns the tables' names and the tenants' keys. Raises ConfigError for a word that is neither.
+    Returns the tables' names and the tenants' keys. Raises ConfigError for a word that is neither, or more than one.
     """
-    tables = {name: table.table for table in found.tables for name in (table.table.rpartition(".")[2], table.table)}
-    tenants = {key: key for key in found.tenants} | {name: key for key, name in found.tenants.items()}
-    unknown = [word for word in only if word not in tables and word not in tenants]
-    if unknown:
-        known = ", ".join([*(table.table for table in found.tables), *found.tenants.values()]) or "none"
-        raise ConfigError(f"{', '.join(unknown)} is no damaged table and no affected tenant.", f"There are: {known}.")
-    return [tables[word] for word in only if word in tables], [tenants[w] for w in only if w not in tables]
+    named = [(name, table.table) for table in found.tables for name in {table.table.rpartition(".")[2], table.table}]
+    keys = [(word, key) for key, name in found.tenants.items() for word in {key, name, found.called(key)}]
+    tables, tenants = [], []
+    for word in only:
+        matching = [title for name, title in named if name == word], [key for name, key in keys if name == word]
+        if len(matching[0]) + len(matching[1]) != 1:
+            known = ", ".join([*(table.table for table in found.tables), *map(found.called, found.tenants)]) or "none"
+            problem = "may mean several" if any(matching) else "is no damaged table and no affected tenant"
+            raise ConfigError(f"{word} {problem}.", f"There are: {known}. A tenant may be given by its number.")
+        tables += matching[0]
+        tenants += matching[1]
+    return tables, tenants

@@ -35,15 +35,21 @@ def test_a_whole_restore_costs_what_is_only_in_the_live_database() -> None:
     assert of("whole restore").summary.endswith("9 rows back, 9 rows lost; 2 tenants are affected")
 
 
-def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
+def rescued(missing: int, changed: int) -> Loss:
+    """What a rescue of so many rows of Azul cost."""
     table = TableRescue(
-        table="public.sale", key=("id",), compared=(), missing=4, changed=0, needed=0, by_tenant={"3": (4, 0)}
-    )
+        table="public.sale", key=("id",), compared=(), missing=missing, changed=changed, needed=0,
+        by_tenant={"3": (missing, changed)},
+    )  # fmt: skip
     rescue = Rescue(
         live="d", beside="d_new", at=DAMAGE.at, tables=(table,), tenants=DAMAGE.tenants, chosen=(), of=("3",),
-        include_changed=False,
+        include_changed=changed > 0,
     )  # fmt: skip
-    cost = loss.of(rescue, "rescue", "2026-11-24T030000Z", OWNERS, "Nothing was taken away.")
+    return loss.of(rescue, "rescue", "2026-11-24T030000Z", OWNERS, "Nothing was taken away.")
+
+
+def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
+    cost = rescued(4, 0)
     assert [(share.name, share.back, share.lost) for share in cost.shares] == [("Azul", {"public.sale": 4}, {})]
     assert cost.summary == "rescue from 2026-11-24T030000Z: 4 rows back, 0 rows lost; 1 tenants are affected"
 
@@ -74,10 +80,16 @@ def test_a_letter_says_exactly_what_came_back_and_what_is_lost() -> None:
 
 
 def test_a_letter_after_a_rescue_says_that_nothing_was_lost() -> None:
-    ((_, text),) = loss.letters(SITE, of("rescue"))
+    ((_, text),) = loss.letters(SITE, rescued(4, 0))
     assert "Nothing of yours was lost." in text and "No longer" not in text
 
 
+def test_a_rescue_that_overwrites_rows_costs_their_live_version() -> None:
+    ((_, text),) = loss.letters(SITE, rescued(4, 2))
+    assert "2026-11-24T030000Z:\n- sale: 6 rows\n" in text
+    assert "after that backup:\n- sale: 2 rows\n" in text
+
+
 def test_the_plan_of_the_letters_is_the_same_until_the_loss_is_another() -> None:
-    first, again = (loss.write_to_tenants.plan(SITE, of("rescue")).hash for _ in range(2))
+    first, again = (loss.write_to_tenants.plan(SITE, rescued(4, 0)).hash for _ in range(2))
     assert first == again != loss.write_to_tenants.plan(SITE, of("whole restore")).hash

@@ -243,6 +243,54 @@ def test_a_verdict_against_the_rows_undoes_everything(shops: Pair) -> None:
     assert rescue.put_back(*shops, wanted).rows == wanted.rows
 
 
+def test_what_came_back_is_counted_alike_by_a_try_that_found_it_done(shops: Pair) -> None:
+    live, beside = shops
+    live.execute(DELETE_SALES.encode())
+    wanted = plan(shops)
+    done = rescue.put_back(*shops, wanted)
+    assert rescue.noted(beside) == done and wanted.came_back(done) == wanted
+    again = rescue.put_back(*shops, wanted)  # the first was killed before anybody could note it
+    assert again.rows == 0 and wanted.came_back(again) == wanted
+
+
+def test_a_row_that_a_taken_value_keeps_out_did_not_come_back(postgres: PostgresServer) -> None:
+    script = "CREATE TABLE t (id int PRIMARY KEY, mail text UNIQUE); INSERT INTO t VALUES (1, 'a'), (2, 'b')"
+    with pair(postgres, script, "DELETE FROM t; INSERT INTO t VALUES (9, 'a')") as both:
+        wanted = plan(both)
+        assert wanted.rows == 2
+        assert wanted.came_back(rescue.put_back(*both, wanted)).rows == 1
+
+
+def test_a_choice_that_a_later_one_replaced_is_refused(shops: Pair) -> None:
+    live, beside = shops
+    live.execute("SET session_replication_role = replica")
+    live.execute("DELETE FROM sale_payment WHERE tenant_id IN (1, 3)")
+    found = damage.compare(*shops, Tenants())
+    first, _ = (rescue.plan(beside, found, (), (tenant,)) for tenant in "13")
+    with pytest.raises(DatabaseRefused, match="no longer what was approved"):
+        rescue.put_back(*shops, first)
+    assert shop.rows(live, "SELECT count(*) FROM sale_payment WHERE tenant_id IN (1, 3)") == [(0,)]
+
+
+def test_what_was_written_down_outlives_a_crash_of_the_server(shops: Pair) -> None:
+    plan(shops)
+    query = "SELECT relname FROM pg_class WHERE relnamespace = 'guardia'::regnamespace AND relpersistence = 'u'"
+    scratch = {name for (name,) in shop.rows(shops[1], query)}
+    assert scratch == {"live_rows", "live_columns"}, "these are filled and read in one go"
+
+
+def test_rows_are_not_hung_on_what_another_tenant_has_under_their_numbers_now(shops: Pair) -> None:
+    live, _ = shops
+    first = shop.rows(live, "SELECT min(id) FROM sale WHERE tenant_id = 3")[0][0]
+    live.execute("SET session_replication_role = replica")
+    live.execute(DELETE_SALES.encode())
+    live.execute("INSERT INTO sale (id, tenant_id, total) VALUES (%s, 4, 0)", (first,))
+    found = {table.table: table for table in damage.compare(*shops, Tenants()).tables}["public.sale"]
+    assert found.by_tenant["4"] == (0, 0, 1) and found.by_tenant["3"][1:] == (0, 0) and not found.changed
+    with pytest.raises(DatabaseRefused, match=r"belong to rows of public\.sale whose keys are taken by others"):
+        put_back(shops)
+
+
 def test_a_sequence_that_was_reset_is_raised_and_one_that_went_on_is_left(shops: Pair) -> None:
     live, _ = shops
     live.execute("TRUNCATE supplier, category RESTART IDENTITY CASCADE")
