@@ -15,7 +15,7 @@ in a row.
 
 from blocks.site import Site
 from flows.incident import Incident, Outcome
-from flows.playbook import WEB_STOPPED, attempt, playbook
+from flows.playbook import WEB_STOPPED, attempt, carry_out, playbook
 from tasks import compose, diagnosis, docker, free_space, host, http, rebuild, volume
 
 
@@ -34,7 +34,7 @@ def database_lost(site: Site, incident: Incident) -> Outcome:
         return incident.resolved("a restart of the database healed it")
 
     cause = diagnosis.why(site)  # 3
-    match cause.kind:  # 4
+    match "corrupted" if rebuild.begun(site) else cause.kind:  # 4
         case "disk full":
             if attempt(incident, free_space.free_space, docker.leftovers(site), free_space.occupied(site)):
                 return incident.resolved("freeing disk space healed it")
@@ -43,6 +43,7 @@ def database_lost(site: Site, incident: Incident) -> Outcome:
                 return incident.resolved("giving the database its files back healed it")
         case "corrupted":  # 5
             choice = rebuild.newest_proven(site)
-            if attempt(incident, rebuild.rebuild, choice):
+            carry_out(incident, rebuild.rebuild, choice)
+            if http.recovery(site, site.recovery_timeout).recovered:
                 return incident.resolved(f"{choice.backup} was restored; the damaged data is kept in {choice.aside}")
     return incident.unresolved(cause.advice)

@@ -6,6 +6,7 @@ file system lends the blocks that it reserves for root.
 """
 
 import re
+import time
 
 from pydantic import BaseModel
 
@@ -18,6 +19,7 @@ from tasks.steps import act, look
 
 JOURNAL = "16M"  # what stays of the system's journal
 WAL_SHARE = 10  # a log that takes a tenth of the disk is kept by something
+RECONNECT = 20  # seconds that a replica gets to connect again: it tries every 5
 PATIENCE = 120  # seconds that the database may take to recover
 DROP_SLOT = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {} AND NOT active"
 
@@ -127,7 +129,8 @@ def _free(_plan: Plan, site: Site, _: Leftovers, found: Occupied) -> str:
             ssh.run(site.host, command)
         seconds = volume.wait_until_serving(site, PATIENCE)
         if found.slots:
-            _drop_slots(site, found.slots)
+            time.sleep(RECONNECT)
+            _drop_slots(site, found)
     finally:
         if found.reserved:
             ssh.run(site.host, set_reserve(found.device, found.reserved))
@@ -140,7 +143,10 @@ def free_space(site: Site, leftovers: Leftovers, found: Occupied) -> Plan:
     """Delete what nobody needs, start the database, drop the slots that hold its log. (… Lost, step 4.)"""
     facts = tuple(f"deletes the stopped container {name}" for name in leftovers.containers)
     facts += tuple(f"deletes the dangling image {image}" for image in leftovers.images)
-    facts += tuple(f"drops the replication slot {slot}, unless somebody uses it" for slot in found.slots)
+    facts += tuple(
+        f"drops the replication slot {slot}, unless a replica uses it within {RECONNECT} s or it holds little log"
+        for slot in found.slots
+    )
     facts += (f"lends the database the {found.reserved} blocks reserved for root meanwhile",) if found.reserved else ()
     lost = "Deleted: what stopped containers wrote outside volumes, old lines of the system's journal"
     lost += ", copies of backups that are proven in the bucket" if found.copies else ""
@@ -171,14 +177,20 @@ def _after(site: Site, found: Occupied) -> tuple[Step, ...]:
     return (*(Statement(database, line) for line in sql), *back)
 
 
-def _drop_slots(site: Site, slots: list[str]) -> None:
-    """A logical slot is dropped in its own database. After that a checkpoint removes the log that they held."""
+def _drop_slots(site: Site, found: Occupied) -> None:
+    """Those that nobody uses and that hold back most of the log, each in its own database.
+
+    After that a checkpoint removes the log that they held.
+    """
     assert site.database is not None
     server = postgres.production(site)
     with postgres.connect(server, site.database.name) as connection:
-        query = "SELECT slot_name, coalesce(database, current_database()) FROM pg_replication_slots WHERE NOT active"
-        there = dict(connection.execute(query).fetchall())
-    for slot in [slot for slot in slots if slot in there]:
+        query = (
+            "SELECT slot_name, coalesce(database, current_database()) FROM pg_replication_slots "
+            "WHERE NOT active AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > %s"
+        )
+        there = dict(connection.execute(query, [found.wal // 2]).fetchall())
+    for slot in [slot for slot in found.slots if slot in there]:
         with postgres.connect(server, str(there[slot])) as connection:
             connection.execute(DROP_SLOT.format("%s"), [slot])
     with postgres.connect(server, site.database.name) as connection:

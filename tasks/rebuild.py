@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel
 
-from blocks.errors import BadBackup, CommandError, ConfigError, NoSpace
+from blocks.errors import BadBackup, CommandError, ConfigError, GuardiaError, NoSpace
 from blocks.site import Site
 from tasks import backups, cluster, compose, host, postgres, restoring, ssh, swap, timeline, volume
 from tasks.command import Command, Plan, Statement
@@ -116,6 +116,15 @@ def _aside(site: Site, path: str) -> str:
     return f"{path}.old-{name}"
 
 
+@look("See whether a rebuild of this run was cut off")
+def begun(site: Site) -> bool:
+    """The old data folder is aside already: an empty server runs in its place, and nothing but going on helps."""
+    try:
+        return _there(site, _aside(site, volume.where(site).path))
+    except GuardiaError:
+        return False  # nobody can say where the data is: then nothing was moved by this run
+
+
 # --- the act --------------------------------------------------------------------------------------------------
 
 
@@ -124,11 +133,17 @@ def _rebuild(_plan: Plan, site: Site, found: Choice) -> str:
     if not _there(site, found.aside):
         for command in _move_away(site, found):
             ssh.run(site.host, command)
-    for command in _begin_anew(site, found):
-        ssh.run(site.host, command)
-    volume.wait_until_serving(site, PATIENCE)
-    restoring.restore_beside(site, found.backup)  # and compare it
-    _put_in_place(postgres.production(site), restoring.names(site, found.backup))
+    try:
+        for command in _begin_anew(site, found):
+            ssh.run(site.host, command)
+        volume.wait_until_serving(site, PATIENCE)
+        restoring.restore_beside(site, found.backup)  # and compare it
+        _put_in_place(postgres.production(site), restoring.names(site, found.backup))
+    except GuardiaError as error:
+        raise type(error)(
+            f"{error.what} The new data folder is EMPTY; the old one is whole in {found.aside}; web is stopped.",
+            f"{error.cure} Then retry this run in the Prefect UI; do NOT start web before.",
+        ) from error
     ssh.run(site.host, compose.start(site))
     return f"{found.backup} is live; the old data folder is {found.aside}"
 

@@ -22,7 +22,7 @@ from blocks.errors import (
     NoSpace,
 )
 from blocks.site import Site
-from tasks import backups, cluster, postgres, ssh
+from tasks import backups, cluster, postgres, ssh, swap
 from tasks.backups import Backup
 from tasks.cluster import HALF, Locale
 from tasks.command import Command, Pipeline, Statement, Step
@@ -154,7 +154,8 @@ def clear(server: Server, live: str) -> list[str]:
     The caller holds the site, so that no restore is under way.
     """
     with cluster.maintenance(server) as connection:
-        halves = [name for name in cluster.named(connection, live) if name.endswith(HALF)]
+        every = [name for name in cluster.named(connection, "") if name.endswith(HALF)]
+        halves = [name for name in every if swap.of(live, name.removesuffix(HALF))]
         for name in halves:
             cluster.drop(connection, name)
             cluster.drop_role(connection, name)  # which an own dump is restored as

@@ -8,6 +8,7 @@ again, and one that is done is seen to be done.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.sql import Composed
 
+MARK = "[0-9a-f]{12}_[0-9a-z]+"  # what tells the databases of one restore from others, and from a person's own
 PATIENCE = 10.0  # seconds that sessions get to end after they were told to; then the live database is opened again
 
 
@@ -40,6 +42,13 @@ def names(live: str, mark: str) -> Names:
         return live[: LONGEST_NAME - len(end) - len(HALF)] + end
 
     return Names(live, name("new"), name("old"), name("undone"))
+
+
+def of(live: str, database: str) -> Names | None:
+    """The names of the restore that this database is of; None for anything else, however it is called."""
+    found = re.search(rf"_(?:new|old|undone)_({MARK})$", database)
+    its = names(live, found[1]) if found else None
+    return its if its and database in {its.new, its.kept, its.undone} else None
 
 
 def done(server: Server, names: Names) -> bool:
@@ -101,9 +110,9 @@ def undo_statements(names: Names) -> list[str]:
 
 def kept(server: Server, live: str) -> list[Names]:
     """The swaps whose kept database is still there, newest last: what is live now was made after what it replaced."""
-    start = names(live, "").kept
     with maintenance(server) as connection:
-        return [names(live, old.removeprefix(start)) for old in cluster.named(connection, start)]
+        found = [(name, of(live, name)) for name in cluster.named(connection, "")]
+    return [its for name, its in found if its and name == its.kept]
 
 
 # --- how ------------------------------------------------------------------------------------------------------

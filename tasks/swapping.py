@@ -5,6 +5,9 @@ Serves the guide's "Data Loss / Corruption", step 4. The live database is kept u
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+
 from pydantic import BaseModel
 
 from blocks.errors import ConfigError
@@ -90,7 +93,16 @@ def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str) -> str:
     return f"{words}; the one before is kept as {them.kept}"
 
 
-@act("Put the restored database in the live one's place", gate="restore", do=_swap_in, by=("site", "name"))
+def _swapped(site: Site, name: str, cost: Loss, safety: str) -> bool:
+    """The swap was committed, and the run died before it could note that."""
+    del cost, safety
+    return swap.done(postgres.production(site), restoring.names(site, name))
+
+
+@act(
+    "Put the restored database in the live one's place",
+    gate="restore", do=_swap_in, by=("site", "name"), holds=_swapped,
+)  # fmt: skip
 def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
     """Rename both databases in one transaction; the live one is kept. (House rule 6.)"""
     them = restoring.names(site, name)
@@ -101,6 +113,13 @@ def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
         cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
         facts=(f"safety backup: {safety}", *(share.words for share in cost.shares)),
     )
+
+
+def _when(kept: str) -> str:
+    """When the run began that set a database aside: Prefect's numbers begin with milliseconds."""
+    found = re.search(rf"_({swap.MARK})$", kept)
+    assert found is not None
+    return f"{datetime.fromtimestamp(int(found[1][:12], 16) / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _swap_back(_: Plan, site: Site, aside: SetAside, safety: str) -> str:
@@ -118,6 +137,6 @@ def swap_back(site: Site, aside: SetAside, safety: str) -> Plan:
         what=f"Put {old} back in the place of {live}",
         where=site.host.address,
         commands=tuple(Statement("postgres", line) for line in swap.undo_statements(aside.names)),
-        cost=f"What was written since the restore is no longer live; it is kept in {undone} and in the safety backup.",
-        facts=(f"safety backup: {safety}",),
+        cost=f"What was written since the restore is live no longer; it is kept in {undone} and the backup {safety}.",
+        facts=(f"safety backup: {safety}", f"the restore was made by the run that began {_when(old)}"),
     )

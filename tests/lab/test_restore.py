@@ -179,7 +179,7 @@ GAPS = {8: 1, 100: 5}
 def test_a_swap_and_its_undoing_under_selling_clients_lose_no_sale(
     vps: PracticeVps, site: Site, backup: Backup, server: Server, clients: int
 ) -> None:
-    names = swap.names(LIVE, f"lab{clients}")
+    names = swap.names(LIVE, f"{clients:012x}_lab")
     restore.restore(server, site, backup, names.new)
     with snapshot.shared(server, names.new) as state:
         assert backup.manifest is not None

@@ -10,7 +10,7 @@ import pytest
 
 from blocks.errors import BadBackup, CommandFailed, ConfigError, DatabaseRefused, DatabaseUnreachable, NoSpace
 from blocks.site import Site
-from tasks import backups, manifest, postgres, restore
+from tasks import backups, manifest, postgres, restore, swap
 from tasks.backups import Backup
 from tasks.manifest import Archive, Contents, Manifest
 from tasks.postgres import Server
@@ -235,14 +235,19 @@ def test_what_a_killed_restore_left_is_replaced_by_the_next(
 def test_what_killed_restores_left_is_cleared_and_whole_databases_stay(
     server: Server, shop: Shop, postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    postgres.create(NEW)
-    postgres.create("shop_new_2_part", "CREATE ROLE shop_new_2_part")  # an own dump is restored as such a role
+    half = swap.names("shop", "01a20fcec643_b").new + "_part"
+    others = [swap.names("shop", "01a20fcec643_a").new, "shop_spare_part", "shopping_new_01a20fcec643_b_part"]
+    for name in others:
+        postgres.create(name)
+    postgres.create(half, f"CREATE ROLE {half}")  # an own dump is restored as such a role
     spooled = tmp_path / "guardia-shop_new_2.dump"
     spooled.write_bytes(b"half")
-    assert restore.clear(server, "shop") == ["shop_new_2_part", str(spooled)]
+    assert restore.clear(server, "shop") == [half, str(spooled)]
     assert restore.clear(server, "shop") == []
-    with postgres.connect(NEW) as connection:
-        assert connection.execute("SELECT FROM pg_roles WHERE rolname = 'shop_new_2_part'").fetchone() is None
+    with postgres.connect() as connection:
+        assert connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [half]).fetchone() is None
+        for name in others:
+            connection.execute(f'DROP DATABASE "{name}"')
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from tests.postgres_server import PostgresServer
 from tests.ssh_server import SshServer
 from tests.tasks.server import contained
 
-NAMES = swap.names("shop", "1")
-EVERY = [*NAMES, "shop_old_2", "shop_old_3"]
+MARKS = [f"00000000000{number}_a" for number in "123"]
+NAMES = swap.names("shop", MARKS[0])
+SECOND, THIRD = (swap.names("shop", mark).kept for mark in MARKS[1:])
+EVERY = [*NAMES, SECOND, THIRD, "shop_old_2025"]
 
 
 @pytest.fixture
@@ -64,8 +66,9 @@ def test_a_plan_shows_every_statement_with_its_names_quoted() -> None:
         "COMMIT",
     ]
     assert swap.undo_statements(NAMES)[3:5] == [
-        'ALTER DATABASE "shop" RENAME TO "shop_undone_1"', 'ALTER DATABASE "shop_old_1" RENAME TO "shop"',
-    ]  # fmt: skip
+        'ALTER DATABASE "shop" RENAME TO "shop_undone_000000000001_a"',
+        'ALTER DATABASE "shop_old_000000000001_a" RENAME TO "shop"',
+    ]
 
 
 def test_a_swap_puts_the_restored_database_in_place_and_keeps_the_live_one(
@@ -74,8 +77,8 @@ def test_a_swap_puts_the_restored_database_in_place_and_keeps_the_live_one(
     assert not swap.done(server, NAMES)
     assert 0 < swap.swap(server, NAMES) < 1
     assert swap.done(server, NAMES)
-    assert (rows(postgres, "shop"), rows(postgres, "shop_old_1")) == (["restored"], ["live"])
-    assert databases(postgres) == {"shop": True, "shop_old_1": True}
+    assert (rows(postgres, "shop"), rows(postgres, "shop_old_000000000001_a")) == (["restored"], ["live"])
+    assert databases(postgres) == {"shop": True, "shop_old_000000000001_a": True}
 
 
 def test_a_swap_done_twice_is_done_once(server: Server, postgres: PostgresServer) -> None:
@@ -91,17 +94,26 @@ def test_undoing_brings_the_kept_database_back_and_keeps_what_was_restored(
     assert swap.kept(server, "shop") == [NAMES]
     assert swap.undo(server, NAMES) > 0
     assert swap.undo(server, NAMES) == 0
-    assert (rows(postgres, "shop"), rows(postgres, "shop_undone_1")) == (["live"], ["restored"])
+    assert (rows(postgres, "shop"), rows(postgres, NAMES.undone)) == (["live"], ["restored"])
     assert swap.kept(server, "shop") == []
 
 
 def test_the_swaps_that_can_be_undone_are_listed_newest_last(server: Server, postgres: PostgresServer) -> None:
-    postgres.create("shop_old_2")
+    postgres.create(SECOND)
     with postgres.connect() as connection:
-        connection.execute("ALTER DATABASE shop RENAME TO shop_old_3")
+        connection.execute(f"ALTER DATABASE shop RENAME TO {THIRD}")
     postgres.create("shop")
     swap.swap(server, NAMES)
-    assert [names.kept for names in swap.kept(server, "shop")] == ["shop_old_3", "shop_old_2", "shop_old_1"]
+    postgres.create("shop_old_2025")  # a person's own
+    assert [names.kept for names in swap.kept(server, "shop")] == [THIRD, SECOND, NAMES.kept]
+
+
+def test_the_databases_of_a_restore_are_told_from_others_however_long_the_live_name_is() -> None:
+    for live in ("shop", "s" * 29, "s" * 63, "shop_old_2025"):
+        its = swap.names(live, MARKS[0])
+        assert [swap.of(live, name) for name in its[1:]] == [its] * 3
+    for other in ("shop", "shop_old_2025", "shop_spare_new_" + MARKS[0], NAMES.new + "_part", "shopping_part"):
+        assert swap.of("shop", other) is None
 
 
 def test_a_swap_cut_off_after_the_door_was_closed_is_finished_by_the_next(
@@ -110,7 +122,7 @@ def test_a_swap_cut_off_after_the_door_was_closed_is_finished_by_the_next(
     with postgres.connect() as connection:
         connection.execute("ALTER DATABASE shop ALLOW_CONNECTIONS false")
     swap.swap(server, NAMES)
-    assert databases(postgres) == {"shop": True, "shop_old_1": True}
+    assert databases(postgres) == {"shop": True, "shop_old_000000000001_a": True}
 
 
 def test_a_swap_cut_off_and_given_up_is_opened_again(server: Server, postgres: PostgresServer) -> None:
@@ -124,15 +136,15 @@ def test_a_swap_cut_off_and_given_up_is_opened_again(server: Server, postgres: P
 
 def test_without_a_restored_database_nothing_is_closed(server: Server, postgres: PostgresServer) -> None:
     with postgres.connect() as connection:
-        connection.execute("DROP DATABASE shop_new_1")
-    with pytest.raises(ConfigError, match="no database shop_new_1"):
+        connection.execute("DROP DATABASE shop_new_000000000001_a")
+    with pytest.raises(ConfigError, match="no database shop_new_000000000001_a"):
         swap.swap(server, NAMES)
     assert databases(postgres) == {"shop": True}
 
 
 def test_a_name_that_is_taken_already_is_refused(server: Server, postgres: PostgresServer) -> None:
     postgres.create(NAMES.kept)
-    with pytest.raises(ConfigError, match="shop_old_1 already"):
+    with pytest.raises(ConfigError, match="shop_old_000000000001_a already"):
         swap.swap(server, NAMES)
     assert rows(postgres, "shop") == ["live"]
 
@@ -146,7 +158,7 @@ def test_whoever_is_connected_is_disconnected_and_finds_the_other_database(
         for connection in (client, other):
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT 1")
-    assert (rows(postgres, "shop"), rows(postgres, "shop_old_1")) == (["restored"], ["live"])
+    assert (rows(postgres, "shop"), rows(postgres, "shop_old_000000000001_a")) == (["restored"], ["live"])
 
 
 def test_a_subscription_that_would_follow_the_old_database_is_refused_before_anybody_is_disconnected(
@@ -161,7 +173,7 @@ def test_a_subscription_that_would_follow_the_old_database_is_refused_before_any
         client.execute("ALTER SUBSCRIPTION copy DISABLE")
         client.execute("ALTER SUBSCRIPTION copy SET (slot_name = NONE)")
         client.execute("DROP SUBSCRIPTION copy")
-    assert databases(postgres) == {"shop": True, "shop_new_1": True}
+    assert databases(postgres) == {"shop": True, "shop_new_000000000001_a": True}
 
 
 def test_a_session_that_does_not_end_leaves_the_live_database_open_and_as_it_was(
@@ -173,7 +185,7 @@ def test_a_session_that_does_not_end_leaves_the_live_database_open_and_as_it_was
     monkeypatch.setattr(swap, "_disconnect", still)
     with pytest.raises(Busy, match="process 7"):
         swap.swap(server, NAMES)
-    assert databases(postgres) == {"shop": True, "shop_new_1": True}
+    assert databases(postgres) == {"shop": True, "shop_new_000000000001_a": True}
 
 
 def test_a_rename_that_fails_leaves_the_live_database_open_and_as_it_was(
@@ -183,7 +195,7 @@ def test_a_rename_that_fails_leaves_the_live_database_open_and_as_it_was(
     monkeypatch.setattr(swap, "_renames", lambda *names: [*renames(*names), swap._allow("not there", True)])
     with pytest.raises(DatabaseRefused, match="not there"):
         swap.swap(server, NAMES)
-    assert databases(postgres) == {"shop": True, "shop_new_1": True}
+    assert databases(postgres) == {"shop": True, "shop_new_000000000001_a": True}
     assert rows(postgres, "shop") == ["live"]
 
 
@@ -255,7 +267,7 @@ def test_eight_clients_that_write_and_reconnect_lose_no_committed_row(server: Se
     stop.set()
     for thread in clients:
         thread.join()
-    live, old = set(rows(postgres, "shop")), set(rows(postgres, "shop_old_1"))
+    live, old = set(rows(postgres, "shop")), set(rows(postgres, "shop_old_000000000001_a"))
     acknowledged = {row for rows in written for row in rows}
     assert acknowledged <= live | old
     assert acknowledged & live
