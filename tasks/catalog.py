@@ -205,10 +205,6 @@ FROM (
 ) AS pages (page)
 """
 
-DATABASE = """
-SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = current_database()
-"""
-
 # What the current role could only dump in part: tables whose rows are hidden from it, or that it may not read.
 UNREADABLE = """
 SELECT format('%I.%I', n.nspname, c.relname), row_security_active(c.oid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from blocks.errors import ConfigError, DatabaseRefused
 from tasks import postgres
@@ -23,6 +23,20 @@ class Locale(NamedTuple):
     encoding: str
     collate: str
     ctype: str
+    provider: str = "c"  # of collations: the C library, or i for ICU, b for PostgreSQL's own
+    locale: str = ""  # of another provider than the C library
+    rules: str = ""
+
+
+# The columns differ from version to version: before 15 there is the C library alone, from 17 on one name for all.
+_LOCALE = """
+SELECT pg_encoding_to_char(encoding), datcollate, datctype, coalesce(j ->> 'datlocprovider', 'c'),
+    coalesce(j ->> 'datlocale', j ->> 'daticulocale', ''), coalesce(j ->> 'daticurules', '')
+FROM pg_database d, to_jsonb(d) AS j WHERE datname = %s"""
+_PROVIDERS: dict[str, LiteralString] = {
+    "i": " LOCALE_PROVIDER icu ICU_LOCALE {}",
+    "b": " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}",
+}
 
 
 @contextmanager
@@ -52,8 +66,7 @@ def named(connection: Connection[Any], prefix: str) -> list[str]:
 
 def locale(connection: Connection[Any], name: str) -> Locale:
     """That of an existing database; ConfigError if there is none."""
-    query = "SELECT pg_encoding_to_char(encoding), datcollate, datctype FROM pg_database WHERE datname = %s"
-    row = connection.execute(query, [name]).fetchone()
+    row = connection.execute(_LOCALE, [name]).fetchone()
     if row is None:
         raise ConfigError(f"There is no database {name}.", "Correct [database] in the site file.")
     return Locale(*row)
@@ -65,8 +78,12 @@ def create(connection: Connection[Any], name: str, like: Locale, owner: str) -> 
 
     check_length(name)
     statement = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(
-        sql.Identifier(name), sql.Identifier(owner), *map(sql.Literal, like)
+        sql.Identifier(name), sql.Identifier(owner), *map(sql.Literal, like[:3])
     )
+    if like.provider in _PROVIDERS:
+        provider = sql.SQL(_PROVIDERS[like.provider]).format(sql.Literal(like.locale))
+        rules = sql.SQL(" ICU_RULES {}").format(sql.Literal(like.rules)) if like.rules else sql.SQL("")
+        statement += provider + rules
     connection.execute(statement)
 
 

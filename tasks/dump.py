@@ -7,6 +7,7 @@ is not the end of the dump is an error before anything is completed.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,7 @@ from tasks.progress import Report, progress
 from tasks.steps import look, once
 
 LONGEST = 6 * 3600  # seconds that a dump may take
+COPY = re.compile(rf"{backups.NAME}\.dump(\.zst)?(\.part)?")  # nothing else in the folder is ours
 SPARE = 0.1  # of the file system must stay free beside a copy
 Kind = Literal["daily", "safety"]
 
@@ -164,8 +166,6 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
                 archive = _upload(site, name, command, found, partial(_told, contents, report, found.expected))
                 taken = contents.result()
         roles = ssh.run(site.host, pg_roles(server)).stdout
-        if found.copy_kept:
-            ssh.run(site.host, finish_copy(path))
     except BaseException as error:
         _clean_up(site, store, name, path, found)
         timeline.record("act", "Dump the database into the bucket", outcome=str(error), ok=False, changes=True,
@@ -189,13 +189,18 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
 def prune_copies(site: Site, name: str) -> list[str]:
     """After the backup `name`, remove all but the newest copies, and what cut short ones left; returns their names.
 
-    Each kind keeps as many, and a copy that a backup of the other kind is writing stays.
+    Its own copy gets its name here: only now that it is committed is it one. Each kind keeps as many, and a copy that
+    a backup of the other kind is writing stays.
     """
     store, _ = _configured(site)
     try:
-        files = sorted(ssh.run(site.host, list_copies(folder(site))).stdout.split(), reverse=True)
+        listed = ssh.run(site.host, list_copies(folder(site))).stdout.split("\n")
     except CommandFailed:
         return []  # there is no folder yet: no copy was ever kept
+    files = sorted((file for file in listed if COPY.fullmatch(file)), reverse=True)
+    for part in [file for file in files if file.startswith(f"{name}.dump") and file.endswith(".part")]:
+        ssh.run(site.host, finish_copy(f"{folder(site)}/{part.removesuffix('.part')}"))
+        files = [part.removesuffix(".part") if file == part else file for file in files]
     same = [file for file in files if ("-safety." in file) == name.endswith("-safety")]
     whole = [file for file in same if not file.endswith(".part")]
     gone = whole[store.copies :] + [file for file in same if file.endswith(".part")]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from blocks.errors import DatabaseRefused
-from tasks import catalog
+from tasks import catalog, cluster
 from tasks.postgres import SETTINGS
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class Contents(_Part):
     encoding: str
     collate: str
     ctype: str
+    provider: str = "c"  # as in cluster.Locale
+    locale: str = ""
+    rules: str = ""
     tables: dict[str, Table]
     sequences: dict[str, int | None]
     objects: dict[str, str]
@@ -159,17 +162,18 @@ def take_parallel(
     """As `take`, with the tables shared out, biggest first. The first connection's snapshot is the others' too."""
     first = connections[0]
     held = hold(first) if held is None else held
+    objects = _objects(first)  # at once: definitions come out of caches, and a function may be replaced at any time
     for connection in connections:
         pin(connection)
     todo = deque(row for row in first.execute(catalog.TABLES) if tables is None or row[2] in tables)
     with ThreadPoolExecutor(len(connections)) as pool:
         parts = list(pool.map(lambda connection: _some(connection, todo), connections))
-    encoding, collate, ctype = _one(first, catalog.DATABASE)
+    locale = cluster.locale(first, first.info.dbname)._asdict()
     count, pages = _one(first, catalog.LARGE_OBJECTS)
     return Contents(
-        server_version=first.info.server_version, encoding=encoding, collate=collate, ctype=ctype,
+        server_version=first.info.server_version, **locale,
         tables={name: table for part in parts for name, table in part.items()},
-        sequences=held, objects=_objects(first), extensions=dict(first.execute(catalog.EXTENSIONS).fetchall()),
+        sequences=held, objects=objects, extensions=dict(first.execute(catalog.EXTENSIONS).fetchall()),
         roles=tuple(name for (name,) in first.execute(catalog.ROLES)),
         large_objects=LargeObjects(count=count, content=pages),
     )  # fmt: skip
@@ -206,7 +210,7 @@ def differences(expected: Contents, found: Contents) -> list[str]:
     return [
         *(
             f"The {name} is {now}, {before} expected."
-            for name in ("encoding", "collate", "ctype")
+            for name in cluster.Locale._fields
             if (now := getattr(found, name)) != (before := getattr(expected, name))
         ),
         *_compared("table ", expected.tables, found.tables, _table_differs),

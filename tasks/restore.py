@@ -183,7 +183,7 @@ def _refuse(manifest: Manifest, server: Server, version: int) -> None:
 
 def _locale(manifest: Manifest) -> Locale:
     contents = manifest.contents
-    return Locale(contents.encoding, contents.collate, contents.ctype)
+    return Locale(*(getattr(contents, name) for name in Locale._fields))
 
 
 def _limit(server: Server, manifest: Manifest, data: str) -> int:
@@ -271,7 +271,7 @@ def _run(server: Server, command: Command) -> None:
 _LOST = re.compile(
     r"server closed the connection|terminating connection|connection to server|the database system is|"
     r"out of (shared )?memory|could not resize shared memory|container .* is not running|No such container|"
-    r"status 137|could not fork|Cannot allocate memory|Error response from daemon",
+    r"status 137|worker process died|could not fork|Cannot allocate memory|Error response from daemon",
     re.I,
 )
 

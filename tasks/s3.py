@@ -64,11 +64,11 @@ def upload(store: BackupStore, key: str, read: Read) -> Uploaded:
         total += len(data)
         return data
 
-    first = part()
-    if len(first) < size:
-        put(store, key, first, locked=True)
-    else:
-        _multipart(store, key, first, part, lambda: total)
+    first = [part()]
+    if len(first[0]) < size:
+        put(store, key, first[0], locked=True)
+    else:  # no name here keeps the first part in memory while the others go
+        _multipart(store, key, lambda: first.pop() if first else part(), lambda: total)
     return Uploaded(total, digest.hexdigest())
 
 
@@ -196,13 +196,13 @@ def client(store: BackupStore) -> Any:
 # --- an upload ------------------------------------------------------------------------------------------------
 
 
-def _multipart(store: BackupStore, key: str, first: bytes, part: Callable[[], bytes], total: Callable[[], int]) -> None:
+def _multipart(store: BackupStore, key: str, part: Callable[[], bytes], total: Callable[[], int]) -> None:
     place = {"Bucket": store.bucket, "Key": key}
     with _errors(store, key):
         place["UploadId"] = client(store).create_multipart_upload(**place, **_lock(store))["UploadId"]
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         try:
-            parts = _parts(store, place, pool, first, part)
+            parts = _parts(store, place, pool, part)
             tag = _complete(store, place, parts)
         except BaseException:  # an interrupt too: an unfinished upload costs, and is invisible
             pool.shutdown(cancel_futures=True)  # a part that arrives after the abort would be left over
@@ -213,20 +213,19 @@ def _multipart(store: BackupStore, key: str, first: bytes, part: Callable[[], by
 
 
 def _parts(
-    store: BackupStore, place: dict[str, str], pool: ThreadPoolExecutor, data: bytes, part: Callable[[], bytes]
+    store: BackupStore, place: dict[str, str], pool: ThreadPoolExecutor, part: Callable[[], bytes]
 ) -> list[dict[str, Any]]:
-    """Send part after part, the first of which is read already; wait for the oldest when enough are on the way."""
+    """Send part after part; wait for the oldest when enough are on the way."""
     waiting: deque[Future[dict[str, Any]]] = deque()
     sent: list[dict[str, Any]] = []
     number = 0
-    while data:
+    while data := part():
         number += 1
         if number > MOST_PARTS:
             raise StoreRefused(f"{place['Key']} needs more than {MOST_PARTS} parts.", "Raise part_size in [backups].")
         waiting.append(pool.submit(_send, store, place, number, data))
         if len(waiting) >= _IN_FLIGHT:
             sent.append(waiting.popleft().result())
-        data = part()
     return sent + [one.result() for one in waiting]
 
 
@@ -338,6 +337,8 @@ def _answered(store: BackupStore, place: str, response: Any) -> StoreError | Bad
         return StoreUnreachable(words, "It may pass; see the service's own status.")
     if code in {"NoSuchKey", "404"}:
         return BadBackup(f"{place} is not there.", "Choose another backup.")
+    if code == "InvalidObjectState":
+        return BadBackup(f"{place} was moved to an archive class.", "Restore it there, and exempt it from that rule.")
     if code in {"PreconditionFailed", "412", "InvalidRange", "416"}:
         return BadBackup(f"{place} was replaced while it was read.", "Choose another backup.")
     if code == "RequestTimeTooSkewed":

@@ -21,6 +21,7 @@ from tasks.ssh_connection import close
 __all__ = ["Output", "Reader", "close", "feed", "reading", "run"]
 
 OUTPUT_LIMIT = 1 << 20  # bytes kept of each stream; the rest is read and dropped, so that nothing blocks
+SHOWN = 300  # characters of each end of what a failed command said
 _TIMED_OUT = {124, 137, -1}  # what timeout(1) exits with after TERM and after KILL, of which it may die itself
 _GRACE = 15  # seconds that the host gets to end a command by itself before the connection is given up
 _PIECE = 1 << 15  # bytes sent at a time: paramiko copies all that is left for each packet
@@ -240,10 +241,15 @@ def _recorded(host: Host, command: Runnable, quiet: bool) -> Iterator[_Record]:
             )  # fmt: skip
 
 
+def _both_ends(text: str) -> str:
+    """The error stands first or last: pg_restore adds the whole statement that failed."""
+    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} … {text[-SHOWN:]}"
+
+
 def _check(host: Host, command: Runnable, output: Output) -> None:
     if output.exit_code == 0:
         return
-    said = mask(output.stderr.strip() or output.stdout.strip())[-500:] or "nothing"  # a cut name would unmask
+    said = _both_ends(mask(output.stderr.strip() or output.stdout.strip())) or "nothing"  # a cut name would unmask
     if output.exit_code in _TIMED_OUT and output.seconds >= command.timeout:
         raise CommandTimedOut(
             f"`{command.line}` on {host.address} did not end within {command.timeout} s and was killed.",

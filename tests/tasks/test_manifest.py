@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from blocks.errors import DatabaseRefused
-from tasks import manifest
+from tasks import cluster, manifest
 from tasks.manifest import Contents, differences
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import USER, PostgresServer
 
 EXOTIC = (Path(__file__).parents[1] / "exotic.sql").read_text()
 CASHIER = '"Cajera Ñandú"'
@@ -239,6 +239,37 @@ def test_a_dump_of_the_same_snapshot_matches_while_others_write(postgres: Postgr
     assert expected.tables["public.a"].rows == 1
     assert found.sequences == {"public.a_id_seq": 101}
     assert differences(expected, found) == []
+
+
+def test_a_function_that_is_replaced_during_a_dump_is_the_one_that_was_dumped(postgres: PostgresServer) -> None:
+    replaced = "CREATE OR REPLACE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT {}'"
+    postgres.create("edited", replaced.format(1) + "; CREATE TABLE a (id int PRIMARY KEY)")
+    before = taken(postgres, "edited")
+    with snapshot(postgres, "edited") as connection, postgres.connect("edited") as other:
+        held = manifest.hold(connection)
+        hashed = manifest._hashed
+
+        def edit(*words: Any) -> Any:
+            other.execute(replaced.format(2).encode())
+            return hashed(*words)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(manifest, "_hashed", edit)
+            during = manifest.take(connection, held=held)
+    assert differences(before, during) == []
+    assert differences(before, taken(postgres, "edited")) == ["function public.one(): defined otherwise."]
+
+
+def test_a_database_that_sorts_by_icu_is_restored_as_one(postgres: PostgresServer) -> None:
+    create(postgres, "spanish", "LOCALE_PROVIDER icu ICU_LOCALE 'es'")
+    expected = taken(postgres, "spanish")
+    assert (expected.provider, expected.locale) == ("i", "es")
+    with postgres.connect() as connection:
+        connection.execute("DROP DATABASE IF EXISTS sorted")
+        cluster.create(connection, "sorted", cluster.locale(connection, "spanish"), USER)
+    assert differences(expected, taken(postgres, "sorted")) == []
+    create(postgres, "c_sorted")
+    assert "The provider is c, i expected." in differences(expected, taken(postgres, "c_sorted"))
 
 
 def test_text_in_another_encoding_is_compared_exactly(postgres: PostgresServer) -> None:

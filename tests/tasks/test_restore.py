@@ -261,6 +261,7 @@ def test_what_killed_restores_left_is_cleared_and_whole_databases_stay(
         ("FATAL:  the database system is in recovery mode", DatabaseUnreachable),
         ("Error response from daemon: No such container: c0ffee", DatabaseUnreachable),
         ("ERROR:  could not resize shared memory segment", DatabaseUnreachable),
+        ("pg_restore: error: a worker process died unexpectedly", DatabaseUnreachable),
     ],
 )
 def test_a_broken_machine_is_told_from_a_bad_backup(said: str, kind: type[Exception]) -> None:

@@ -214,6 +214,7 @@ ANSWERS: list[tuple[int, str, type[GuardiaError], str]] = [
     (400, "AuthorizationHeaderMalformed", StoreRefused, "region"),
     (400, "Whatever", StoreRefused, r"Check \[backups\]"),
     (404, "NoSuchKey", BadBackup, "is not there"),
+    (403, "InvalidObjectState", BadBackup, "archive class"),
     (500, "InternalError", StoreUnreachable, "may pass"),
     (503, "SlowDown", StoreUnreachable, "may pass"),
     (429, "TooManyRequests", StoreUnreachable, "may pass"),
