@@ -15,7 +15,7 @@ _QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--no-first-run",
 )  # fmt: skip
-_PATIENCE = 20_000  # milliseconds for an element to show: the server and the machine have two cores with others
+_PATIENCE = 60_000  # milliseconds for an element to show: the server and the machine have two cores with others
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab import faults
-from tests.lab.database import sql
+from tests.lab.database import COMPOSE, sql
 from tests.lab.seaweed import Store
 from tests.lab.served import SITE, Guardia, served
 from tests.lab.site.invariants import invariants
@@ -156,6 +156,37 @@ def test_without_space_for_a_restore_the_site_is_started_again_and_all_is_as_it_
     assert "free for the database of" in state["message"] and "Free some" in state["message"], state
     assert guardia.acts(run)[-1] == "Start the web service again as it was"
     assert sql(vps, "SELECT datname FROM pg_database ORDER BY 1") == names
+    wait_healthy(vps)
+
+
+def running(vps: PracticeVps) -> bool:
+    """Whether the web service runs."""
+    return vps.shell("docker inspect -f '{{.State.Running}}' ferreteria_web_prod").strip() == "true"
+
+
+def test_a_service_that_was_started_while_a_restore_waited_is_stopped_again_and_its_rows_are_asked_about(
+    vps: PracticeVps, guardia: Guardia
+) -> None:
+    faults.inject(vps, "table-dropped")
+    run = guardia.start("data-corruption", how="whole restore", reason="the table is gone")
+    first = next_question(guardia, run)
+    assert "0 rows lost" in first["detail"]["cost"] and not running(vps)
+    alert = guardia.wait(guardia.start("site-down", reason="an alert, as the site is down"))
+    assert alert["name"] == "Attached" and run in alert["message"] and not running(vps)
+    vps.shell(f"{COMPOSE} start web")  # behind everybody's back
+    sql(vps, "INSERT INTO supplier (tenant_id, name) VALUES (3, 'while it waited')")
+    answer(guardia, run)
+    second = next_question(guardia, run)
+    assert "1 rows lost" in second["detail"]["cost"] and not running(vps), second
+    answer(guardia, run)
+    while guardia.wait_for_gate(run)["type"] == "PAUSED":
+        answer(guardia, run, "--refuse")
+    ended(guardia, run, "Resolved")
+    acts = Counter(guardia.acts(run))
+    assert acts["Stop the web service"] == 2 and acts["Put the restored database in the live one's place"] == 1, acts
+    (old,) = sql(vps, "SELECT datname FROM pg_database WHERE datname ~ '_old_'").splitlines()
+    query = "SELECT count(*) FROM supplier WHERE name = 'while it waited'"
+    assert (sql(vps, query), sql(vps, query, old)) == ("0", "1")
     wait_healthy(vps)
 
 
