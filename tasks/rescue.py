@@ -88,6 +88,7 @@ class Rescue(_Part):
     of: tuple[str, ...]  # tenants that were asked for; none: all
     include_changed: bool
     left_out: tuple[str, ...] = ()  # what cannot be put back this way, and why
+    done: bool = False  # this is what came back
 
     @property
     def rows(self) -> int:
@@ -101,14 +102,15 @@ class Rescue(_Part):
             by_tenant = done.tables[t.table].by_tenant if t.table in done.tables else {}
             missing, changed = (sum(counts[n] for counts in by_tenant.values()) for n in (0, 1))
             there.append(t.model_copy(update={"by_tenant": by_tenant, "missing": missing, "changed": changed}))
-        return self.model_copy(update={"tables": tuple(there)})
+        return self.model_copy(update={"tables": tuple(there), "done": True})
 
     @property
     def summary(self) -> str:
         """One line for the timeline."""
         if not self.rows:
-            return "nothing to put back"
-        return "to put back: " + ", ".join(f"{t.missing + t.changed:,} of {t.table}" for t in self.tables)
+            return "nothing came back" if self.done else "nothing to put back"
+        words = "is back: " if self.done else "to put back: "
+        return words + ", ".join(f"{t.missing + t.changed:,} of {t.table}" for t in self.tables)
 
     @property
     def text(self) -> str:

@@ -248,9 +248,10 @@ def test_what_came_back_is_counted_alike_by_a_try_that_found_it_done(shops: Pair
     live.execute(DELETE_SALES.encode())
     wanted = plan(shops)
     done = rescue.put_back(*shops, wanted)
-    assert rescue.noted(beside) == done and wanted.came_back(done) == wanted
+    assert rescue.noted(beside) == done and wanted.came_back(done).tables == wanted.tables
+    assert wanted.came_back(done).summary.startswith("is back: ")
     again = rescue.put_back(*shops, wanted)  # the first was killed before anybody could note it
-    assert again.rows == 0 and wanted.came_back(again) == wanted
+    assert again.rows == 0 and wanted.came_back(again) == wanted.came_back(done)
 
 
 def test_a_row_that_a_taken_value_keeps_out_did_not_come_back(postgres: PostgresServer) -> None:
