@@ -54,7 +54,7 @@ def _of_data(site: Site) -> Iterator[Check]:
         yield "the database, its rights, and that it can be backed up exactly", lambda: _database(site)
     if site.backups:
         yield "the bucket can be read and written", lambda: s3.check(site.backups) if site.backups else ""
-        yield "the newest backup is as young as promised", lambda: _fresh(site)
+        yield "the newest backup is as young as promised, and proven", lambda: _fresh(site)
         yield "the VPS compresses with zstd", lambda: _zstd(site)
         yield "the image for drills", lambda: _drill(site)
     if site.own_scripts:
@@ -79,7 +79,7 @@ def _database(site: Site) -> str:
 def _fresh(site: Site) -> str:
     seen = backups.seen(site)
     if not seen.ok:
-        raise ConfigError(f"{seen.summary}.", "Make one now: `guardia backup`, then `guardia verify`.")
+        raise ConfigError(f"{seen.problem}.", seen.cure)
     return seen.summary
 
 

@@ -3,14 +3,12 @@
 Serves the guide's "Backup Failed", step 1.
 """
 
-from datetime import UTC, datetime, timedelta
-
 from pydantic import BaseModel
 
 from blocks.errors import GuardiaError
 from blocks.site import Site
 from tasks import backups
-from tasks.backups import Backup
+from tasks.backups import Backup, Backups
 from tasks.cron import Own
 from tasks.schedule import Jobs
 from tasks.steps import look
@@ -38,13 +36,12 @@ def found(site: Site, own: Own, jobs: Jobs) -> Trouble:
     if site.backups is None:
         return Trouble(findings=[f"{site.name} has no [backups] in its site file", *own.problems])
     try:
-        there = backups.every(site)
+        there = backups.seen(site)
     except GuardiaError as error:
         return Trouble(findings=[f"the bucket cannot be read: {error}", *_of_jobs(jobs, None), *own.problems])
-    newest = next((backup for backup in there if backup.manifest is not None), None)
-    stale = _of_bucket(newest, datetime.now(UTC), timedelta(hours=site.backups.rpo))
-    damaged = [f"{backup.name} cannot be used: {backup.problem}" for backup in there if backup.problem]
-    return Trouble(findings=[*stale, *damaged, *_of_jobs(jobs, newest), *own.problems])
+    newest = next(iter(there.usable), None)
+    damaged = [f"{backup.name} cannot be used: {backup.problem}" for backup in there.items if backup.problem]
+    return Trouble(findings=[*_of_bucket(there, newest), *damaged, *_of_jobs(jobs, newest), *own.problems])
 
 
 @look("Check that the schedules are right")
@@ -54,13 +51,11 @@ def schedules(own: Own, jobs: Jobs) -> Trouble:
     return Trouble(findings=[*_off(jobs), *line])
 
 
-def _of_bucket(newest: Backup | None, now: datetime, promised: timedelta) -> list[str]:
-    if newest is None or newest.manifest is None:
-        return ["there is no backup in the bucket"]
-    age = now - newest.manifest.snapshot_at
-    old = [f"the newest backup is {age.total_seconds() / 3600:.0f} h old"] if age > promised else []
-    bad = newest.proof is not None and newest.proof.verdict == "bad"
-    return old + ([f"{newest.name} is a bad backup"] if bad else [])
+def _of_bucket(there: Backups, newest: Backup | None) -> list[str]:
+    """Ages, and a newest that must not be restored."""
+    bad = newest is not None and newest.proof is not None and newest.proof.verdict == "bad"
+    ages = [words for words in (there.stale, there.unproven) if words]
+    return ages + ([f"{newest.name} is a bad backup"] if newest and bad else [])
 
 
 def _of_jobs(jobs: Jobs, newest: Backup | None) -> list[str]:

@@ -29,6 +29,7 @@ from tasks.steps import look, once
 
 NAME = r"\d{4}-\d\d-\d\dT\d{6}Z(-safety)?"
 ORPHAN = timedelta(hours=24)  # an archive without a manifest that is older belongs to no backup that is being made
+UNTIL_PROVEN = timedelta(hours=24)  # how much older than the newest the newest proven one may be: until the next proof
 _READERS = 8  # manifests read at a time
 _ANOTHER = "Choose another backup."
 
@@ -82,26 +83,58 @@ class Backup(BaseModel):
 
 
 class Backups(BaseModel):
-    """The backups of a site, newest first, seen at a moment."""
+    """The backups of a site, newest first, seen at a moment. The newest may be as old as `rpo`."""
 
     items: list[Backup]
     at: datetime
     rpo: timedelta
 
     @property
+    def usable(self) -> list[Backup]:
+        """Those that can be used; what was saved before a restore is no backup to go on with."""
+        return [backup for backup in self.items if backup.manifest and backup.manifest.kind != "safety"]
+
+    @property
     def newest(self) -> Manifest | None:
-        """The newest that can be used; what was saved before a restore is no backup to go on with."""
-        return next((b.manifest for b in self.items if b.manifest and b.manifest.kind != "safety"), None)
+        """The newest that can be used."""
+        return next((backup.manifest for backup in self.usable), None)
 
     @property
     def newest_proven(self) -> Manifest | None:
         """The newest that has been restored and found exact."""
-        return next((b.manifest for b in self.items if b.manifest and b.manifest.kind != "safety" and b.proven), None)
+        return next((backup.manifest for backup in self.usable if backup.proven), None)
+
+    @property
+    def stale(self) -> str:
+        """That the newest is older than promised, in words, or nothing."""
+        if self.newest is None:
+            return "there is no backup that can be used"
+        return f"the newest backup is {self._age(self.newest)} old" if self._older(self.newest, self.rpo) else ""
+
+    @property
+    def unproven(self) -> str:
+        """That proofs have stopped, in words, or nothing. The first backup gets as long as the next one takes."""
+        if self.newest_proven is not None:
+            late = self._older(self.newest_proven, self.rpo + UNTIL_PROVEN)
+            return f"the newest proven backup is {self._age(self.newest_proven)} old" if late else ""
+        waited = any(backup.manifest and self._older(backup.manifest, self.rpo) for backup in self.usable)
+        return "no backup is proven" if waited else ""
+
+    @property
+    def problem(self) -> str:
+        """All that is wrong with their ages, in words, or nothing."""
+        return " and ".join(filter(None, (self.stale, self.unproven)))
+
+    @property
+    def cure(self) -> str:
+        """What to do about it."""
+        first = "Make one now: `guardia backup`, then prove it" if self.stale else "Prove the newest"
+        return f"{first}: `guardia verify`."
 
     @property
     def ok(self) -> bool:
-        """Whether the newest is as young as promised."""
-        return self.newest is not None and self.at - self.newest.snapshot_at <= self.rpo
+        """Whether the newest is as young as promised, and so is the newest that is proven, but for a day."""
+        return not self.problem
 
     @property
     def summary(self) -> str:
@@ -114,6 +147,9 @@ class Backups(BaseModel):
         )
         broken = sum(bool(backup.problem) for backup in self.items)
         return f"{len(self.items)} backups, {ages}, {proven}" + (f", {broken} that cannot be used" if broken else "")
+
+    def _older(self, manifest: Manifest, limit: timedelta) -> bool:
+        return self.at - manifest.snapshot_at > limit
 
     def _age(self, manifest: Manifest) -> str:
         return f"{(self.at - manifest.snapshot_at).total_seconds() / 3600:.1f} h"
@@ -142,7 +178,7 @@ def context(site: Site, name: str, what: str = "archive") -> bytes:
 
 @look("List the backups")
 def listed(site: Site) -> Backups:
-    """The backups in the bucket, and whether the newest is as young as promised."""
+    """The backups in the bucket, and whether they are as young, and as young proven, as promised."""
     return seen(site)
 
 

@@ -3,6 +3,7 @@
 import io
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from rich.console import Console
 from blocks.errors import ConfigError
 from blocks.site import Site
 from deployments import command_list, doctor, limits
-from tasks import ssh
-from tests import sample
+from tasks import backups, ssh
+from tasks.backups import Backup, Backups
+from tests import sample, stored
 from tests.mail_server import MailServer
 from tests.ssh_server import SshServer
 from tests.web_server import WebServer
@@ -113,6 +115,17 @@ def test_everything_is_examined_even_if_everything_is_wrong(tmp_path: Path, monk
     assert "provider's console" in found["SSH with the pinned host key"]
     assert "slack-webhook" in found["Ana [/bold]: slack-webhook/no-such"]
     assert "Run `guardia apply` again" in found["one flow at a time acts on the site"]
+
+
+def test_a_backup_that_was_never_proven_is_crossed(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [
+        Backup(name="b", manifest=stored.manifest("b", snapshot_at=stored.NOON - timedelta(hours=age)))
+        for age in (1, 30)
+    ]
+    found = Backups(items=items, at=stored.NOON, rpo=timedelta(hours=26))
+    monkeypatch.setattr(backups, "seen", lambda _: found)
+    with pytest.raises(ConfigError, match=r"^no backup is proven\. Prove the newest: `guardia verify`\.$"):
+        doctor._fresh(stored.site())
 
 
 def test_records_that_cannot_be_written_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ def hours_ago(hours: float) -> datetime:
     return datetime.now(UTC) - timedelta(hours=hours)
 
 
-def backup(age: float, proof: Proof | None = None, problem: str = "") -> Any:
-    """A backup of that age in hours; of a manifest only its moment matters here."""
-    manifest = type("Manifest", (), {"snapshot_at": hours_ago(age)})()
+def backup(age: float, proof: Proof | None = None, problem: str = "", kind: str = "daily") -> Any:
+    """A backup of that age in hours; of a manifest only its moment and its kind matter here."""
+    manifest = type("Manifest", (), {"snapshot_at": hours_ago(age), "kind": kind})()
     return Backup.model_construct(name=f"of-{age}", manifest=manifest, proof=proof, problem=problem)
 
 
@@ -38,8 +38,27 @@ def failed(job: str, age: float) -> Jobs:
 # What there is, and what is found. Made when it is asked: a session of an hour would make all ages wrong.
 CASES: dict[str, Callable[[], tuple[list[Any], Jobs, Own, list[str]]]] = {
     "all in order": lambda: ([backup(3, proof("proven", 2))], Jobs(), Own(), []),
-    "no backup at all": lambda: ([], Jobs(), Own(), ["there is no backup in the bucket"]),
-    "too old": lambda: ([backup(30)], Jobs(), Own(), ["the newest backup is 30 h old"]),
+    "no backup at all": lambda: ([], Jobs(), Own(), ["there is no backup that can be used"]),
+    "too old": lambda: ([backup(30, proof("proven", 29))], Jobs(), Own(), ["the newest backup is 30.0 h old"]),
+    "young only before a restore": lambda: (
+        [backup(1, kind="safety"), backup(30, proof("proven", 29))],
+        Jobs(),
+        Own(),
+        ["the newest backup is 30.0 h old"],
+    ),
+    "a failed backup, made good only before a restore": lambda: (
+        [backup(1, kind="safety"), backup(3)],
+        failed("daily-backup", 2),
+        Own(),
+        ["the last run of daily-backup ended as Failed: no space"],
+    ),
+    "no proofs": lambda: ([backup(3), backup(30)], Jobs(), Own(), ["no backup is proven"]),
+    "no proofs any more": lambda: (
+        [backup(3), backup(60, proof("proven", 59))],
+        Jobs(),
+        Own(),
+        ["the newest proven backup is 60.0 h old"],
+    ),
     "a bad one": lambda: ([backup(3, proof("bad", 2))], Jobs(), Own(), ["of-3 is a bad backup"]),
     "a failed backup": lambda: (
         [backup(3)],
