@@ -6,8 +6,12 @@ timeline, so a restart neither loses nor repeats one.
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
@@ -26,18 +30,34 @@ log = logging.getLogger("guardia.dead_jobs")
 
 def watch(stop: threading.Event) -> None:
     """Go round until told to stop."""
-    rounds.go(stop, EVERY, round_trip, log)
+    rounds.go(stop, EVERY, partial(round_trip, logged=set()), log)
 
 
-def round_trip(client: SyncPrefectClient, watching_since: datetime) -> None:
-    """Declare jobs dead whose process is gone, and tell the primary on-call, once, of each that is."""
+def round_trip(client: SyncPrefectClient, watching_since: datetime, logged: set[UUID]) -> None:
+    """Declare jobs dead whose process is gone, and tell the on-call, once, of each that is.
+
+    `logged` are the runs of which it was logged, once, that they cannot be seen to: each round tries them again.
+    """
     now = datetime.now(UTC)
     for job in JOBS:
         for run, state in _runs(client, job, "RUNNING", "PENDING"):
-            heartbeats.bury(client, run.id, state, now, watching_since)
+            with _by_itself(job, run, logged):
+                heartbeats.bury(client, run.id, state, now, watching_since)
         for run, state in _runs(client, job, "CRASHED"):
             if now - PAST < state.timestamp < now - GRACE:
-                _tell(client, job, run, state)
+                with _by_itself(job, run, logged):
+                    _tell(client, job, run, state)
+
+
+@contextmanager
+def _by_itself(job: str, run: FlowRun, logged: set[UUID]) -> Iterator[None]:
+    """A run that cannot be seen to does not keep the others from being told."""
+    try:
+        yield
+    except Exception:
+        if run.id not in logged:
+            log.exception("The run %s of %s cannot be seen to; it is tried again every %s s", run.name, job, EVERY)
+        logged.add(run.id)
 
 
 def _runs(client: SyncPrefectClient, job: str, *states: str) -> list[tuple[FlowRun, State[Any]]]:

@@ -32,6 +32,10 @@ def run(client: SyncPrefectClient, site: Site, monkeypatch: pytest.MonkeyPatch) 
     return made.id
 
 
+def look(client: SyncPrefectClient, watching_since: datetime = LONG_AGO) -> None:
+    dead_jobs.round_trip(client, watching_since, set())
+
+
 def told(client: SyncPrefectClient, run: UUID) -> int:
     """How many deaths the timeline has; the server stores entries a moment after they were sent."""
     time.sleep(1.5)
@@ -39,14 +43,14 @@ def told(client: SyncPrefectClient, run: UUID) -> int:
 
 
 def test_each_death_is_told_once(client: SyncPrefectClient, run: UUID, mail: MailServer) -> None:
-    dead_jobs.round_trip(client, LONG_AGO)
+    look(client)
     assert mail.messages == [], "it may live"
     for count in (1, 2):
         client.set_flow_run_state(run, Crashed(message="Killed by SIGKILL."), force=True)
         time.sleep(0.01)
-        dead_jobs.round_trip(client, LONG_AGO)
+        look(client)
         assert told(client, run) == count
-        dead_jobs.round_trip(client, LONG_AGO)
+        look(client)
         assert len(mail.messages) == count
         client.set_flow_run_state(run, Running(), force=True)
     (message, _) = mail.messages
@@ -60,10 +64,10 @@ def test_a_run_that_is_retried_at_once_or_ended_well_is_no_news(
 ) -> None:
     monkeypatch.setattr(dead_jobs, "GRACE", timedelta(seconds=20))
     client.set_flow_run_state(run, Crashed(), force=True)
-    dead_jobs.round_trip(client, LONG_AGO)
+    look(client)
     monkeypatch.setattr(dead_jobs, "GRACE", timedelta(0))
     client.set_flow_run_state(run, Completed(), force=True)
-    dead_jobs.round_trip(client, LONG_AGO)
+    look(client)
     assert mail.messages == []
 
 
@@ -72,10 +76,28 @@ def test_a_run_without_heartbeats_is_declared_dead_and_told(
 ) -> None:
     monkeypatch.setattr(heartbeats, "SILENT", timedelta(seconds=0.5))
     time.sleep(0.6)
-    dead_jobs.round_trip(client, datetime.now(UTC))
+    look(client, datetime.now(UTC))
     assert client.read_flow_run(run).state_type == "RUNNING", "a server that was away may have missed heartbeats"
-    dead_jobs.round_trip(client, LONG_AGO)
+    look(client)
     time.sleep(0.01)
-    dead_jobs.round_trip(client, LONG_AGO)
+    look(client)
     assert client.read_flow_run(run).state_name == "Crashed"
     assert "Its process has died." in mail.messages[0].get_content()
+
+
+@pytest.mark.parametrize("parameters", [{"site": "gone"}, {}], ids=["a site that is gone", "no site"])
+def test_a_run_whose_people_cannot_be_found_keeps_no_other_from_being_told_and_is_logged_once(
+    client: SyncPrefectClient, run: UUID, mail: MailServer, caplog: pytest.LogCaptureFixture, parameters: dict[str, str]
+) -> None:
+    deployment = client.create_deployment(client.create_flow(nothing), name="guardia", parameters=parameters)
+    lost = client.create_flow_run_from_deployment(deployment)
+    for each in (run, lost.id):
+        client.set_flow_run_state(each, Crashed(), force=True)
+    time.sleep(0.01)
+    logged: set[UUID] = set()
+    for _ in range(2):
+        dead_jobs.round_trip(client, LONG_AGO, logged)
+        assert told(client, run) == 1
+    client.delete_flow_run(lost.id)
+    assert len(mail.messages) == 1
+    assert caplog.text.count(f"The run {lost.name} of daily-backup cannot be seen to") == 1
