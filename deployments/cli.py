@@ -161,7 +161,7 @@ def verify(
 ) -> None:
     """Prove a backup by restoring it into a throwaway container and comparing it exactly. Changes nothing live.
 
-    Exit status: 0 if it is proven, 1 if it is bad or the drill broke.
+    Exit status: 0 if it is proven, 1 if it is bad, or the drill broke or was not removed.
     """
     _job("verify-backup", site, backup=backup)
 

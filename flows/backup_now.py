@@ -4,7 +4,7 @@ from prefect.concurrency.sync import concurrency
 
 from blocks.errors import BadBackup, Busy
 from blocks.site import Site
-from flows.backup_steps import back_up, prove
+from flows.backup_steps import back_up, left_behind, prove
 from flows.job import job_limit
 from tasks import timeline
 from tasks.steps import once
@@ -30,8 +30,9 @@ def _back_up_and_prove(site: Site) -> str:
             name = back_up(site)
         with concurrency(job_limit("verify-backup", site.name), strict=True, timeout_seconds=WAIT, lease_duration=60):
             proof = prove(site, name)
+            left = left_behind(site)
     except TimeoutError:
         raise Busy(f"Another backup or drill of {site.name} works for {WAIT} s already.", "Wait for its end.") from None
     if proof.verdict == "bad":
-        raise BadBackup(f"{name} must not be restored: {proof.words}", "Look at the log of this run.")
-    return f"{name} was made and proven: {proof.words}"
+        raise BadBackup(f"{name} must not be restored: {proof.words}", f"Look at the log of this run. {left}".strip())
+    return f"{name} was made and proven: {proof.words}" + (f". {left}" if left else "")

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 from prefect.artifacts import create_table_artifact
 
+from blocks.errors import GuardiaError
 from blocks.site import Site
-from tasks import backups, dump, own_dumps, proving, timeline
+from tasks import backups, drill, dump, own_dumps, proving, timeline
 from tasks.backups import Backup, Proof
 from tasks.dump import Kind
 
@@ -37,6 +38,15 @@ def prove(site: Site, name: str) -> Proof:
         backups.keep_proof(site, name, proof)
         show_history(site)
     return proof
+
+
+def left_behind(site: Site) -> str:
+    """Why a copy of the data may still lie where it was proven, in words, or nothing."""
+    try:
+        left = drill.left_behind(site)
+    except GuardiaError as error:
+        return f"Whether the restored copy of the data was removed cannot be told: {error}"
+    return "" if left.ok else left.summary
 
 
 def show_history(site: Site) -> None:

@@ -6,6 +6,7 @@
    invariants.
 4. Remove the container without a trace, and keep the verdict beside the backup, with the measured restore time (RTO)
    and the age of the data (RPO).
+5. See that the container is gone: a copy of the data that stays there is an alarm, whatever the verdict.
 
 A bad backup is an alarm and never tried again. A drill that broke says nothing of the backup: it is tried three times.
 Serves the guide's "Backup Failed", step 3: verify the backup.
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from blocks.errors import DrillBroken
 from blocks.site import Site
-from flows.backup_steps import prove
+from flows.backup_steps import left_behind, prove
 from flows.job import Ended, job
 from tasks import backups
 
@@ -29,7 +30,15 @@ class Wanted(BaseModel):
 @job(wants=Wanted)
 def verify_backup(site: Site, wanted: Wanted) -> Ended:
     """Prove a backup by restoring it."""
-    name = wanted.backup or backups.newest(site)
+    ended = _proven(site, wanted.backup or backups.newest(site))
+    left = left_behind(site)
+    if not left:
+        return ended
+    name = "Proven, not cleaned up" if ended.ok else ended.name
+    return Ended(name=name, words=f"{ended.words.rstrip('.')}. {left}", ok=False)
+
+
+def _proven(site: Site, name: str) -> Ended:
     try:
         proof = prove(site, name)
     except DrillBroken as error:

@@ -1,21 +1,22 @@
-"""A throwaway server of the production image, in which a backup is proven, and of which nothing is left afterwards."""
+"""A throwaway server of the production image, in which a backup is proven, and of which nothing may be left."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from blocks.errors import CommandFailed, ConfigError, DatabaseUnreachable, GuardiaError
 from blocks.host import Host
 from blocks.site import Site
-from tasks import postgres, ssh
+from tasks import postgres, ssh, timeline
 from tasks.command import Command, Pipeline
 from tasks.docker import QUICK
 from tasks.postgres import Server
+from tasks.steps import look
 
 LABEL = "guardia.drill"
 PATIENCE = 120  # seconds that an empty server may take to start
@@ -86,6 +87,7 @@ def drill(site: Site) -> Iterator[Server]:
     """An empty server of the production image, within the site's limits, that only this block can reach.
 
     What an earlier drill of the site left, because its process was killed, is removed first: only one at a time.
+    A failure to remove it afterwards is no failure of the drill; `left_behind` tells of it.
     Raises ConfigError if the machine for drills lacks the image, DatabaseUnreachable if the server does not start.
     """
     host = site.drill.host or site.host
@@ -101,8 +103,28 @@ def drill(site: Site) -> Iterator[Server]:
         _wait(server)
         yield server
     finally:
-        with suppress(GuardiaError):  # the next drill removes it
+        try:
             _remove_all(site, host)
+        except GuardiaError as error:
+            timeline.record("note", "the drill could not be removed", outcome=str(error), ok=False)
+
+
+class LeftBehind(BaseModel):
+    """What drills could not take away: in words, with the cure."""
+
+    summary: str = "nothing"
+    ok: bool = True
+
+
+@look("See what is left of the drill")
+def left_behind(site: Site) -> LeftBehind:
+    """A container that runs on holds a copy of the site's data."""
+    host = site.drill.host or site.host
+    ids = ssh.run(host, left(site, "container"), quiet=True).stdout.split()
+    if not ids:
+        return LeftBehind()
+    words = f"The restored copy of the data could not be removed from {host.address}, and the next proof tries again."
+    return LeftBehind(summary=f"{words} By hand, there: {remove('container', *ids).line}", ok=False)
 
 
 def image_for(site: Site) -> str:

@@ -1,12 +1,13 @@
 """The throwaway server: its commands, and that it is taken away whatever happens. tests/lab/test_restore.py runs it."""
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
 from blocks.errors import CommandFailed, ConfigError
 from blocks.site import Site
-from tasks import drill, ssh
+from tasks import drill, ssh, timeline
 from tests import sample
 from tests.ssh_server import SshServer
 
@@ -60,6 +61,35 @@ def test_a_drill_that_does_not_start_is_taken_away_with_what_an_earlier_one_left
         pytest.fail("it started")
     calls = [call for call in ssh_server.calls("docker") if "rm" in call]
     assert calls == 2 * [["container", "rm", "--force", "--volumes", "old"], ["network", "rm", "oldnet"]]
+
+
+def test_a_drill_that_cannot_be_taken_away_is_noted_and_hides_no_other_failure(
+    ssh_server: SshServer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung = """esac
+case "$*" in
+"run "*) touch ran; echo no memory >&2; exit 125;;
+"container rm "*) if test -e ran; then echo it is busy >&2; exit 1; fi;;
+esac"""
+    stub = DOCKER.replace('"run "*) cat', '"not run"*) cat').format(image="echo yes")
+    ssh_server.stub("docker", stub.replace("esac", hung, 1))
+    monkeypatch.setattr(timeline, "send", lambda *_: None)
+    run = timeline.Run(id=uuid4(), playbook="test", site=site)
+    timeline.begin(run)
+    try:
+        with pytest.raises(CommandFailed, match="no memory"), drill.drill(site):
+            pytest.fail("it started")
+    finally:
+        timeline.end()
+    (note,) = [entry for entry in run.entries if entry.kind == "note"]
+    assert (note.what, note.ok) == ("the drill could not be removed", False) and "it is busy" in note.outcome
+
+
+def test_what_is_left_of_a_drill_is_named_with_the_cure(ssh_server: SshServer, site: Site) -> None:
+    left = drill.left_behind.fn(site)
+    assert not left.ok and left.summary.endswith("By hand, there: docker container rm --force --volumes old")
+    ssh_server.stub("docker")
+    assert drill.left_behind.fn(site).ok
 
 
 def test_the_password_is_in_no_command_line(ssh_server: SshServer, site: Site) -> None:

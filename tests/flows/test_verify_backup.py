@@ -1,0 +1,71 @@
+"""A proof leaves nothing behind; where it does, the verdict stands and somebody is told."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pytest
+from prefect.client.schemas.objects import State
+
+from blocks import site_file
+from blocks.errors import DrillBroken
+from blocks.site import Site
+from flows import verify_backup as flow
+from tasks import ssh
+from tasks.backups import Proof
+from tests.mail_server import MailServer
+from tests.ssh_server import SshServer
+from tests.stored import NOON
+
+Verdict = Literal["proven", "bad"]
+Ends = Callable[[Verdict | None], State[Any]]
+
+
+@pytest.fixture
+def ends(site: Site, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    """How the job ends after this verdict, or a drill that broke; the stub of `docker` lists what is left."""
+    host = ssh_server.host()
+    monkeypatch.setattr(site_file, "load", lambda _: site.model_copy(update={"host": host}))
+
+    def run(verdict: Verdict | None) -> State[Any]:
+        def prove(_: Site, name: str) -> Proof:
+            if verdict is None:
+                raise DrillBroken(f"{name} could not be proven: no memory.", "Give it more.")
+            said = {"restore_seconds": 4, "data_age_seconds": 60, "manifest_sha256": "0", "differences": ["a row"]}
+            return Proof.model_validate(said | {"verdict": verdict, "at": NOON})
+
+        monkeypatch.setattr(flow, "prove", prove)
+        state: State[Any] = flow.verify_backup(site.name, backup="B", return_state=True)  # type: ignore[assignment]
+        return state
+
+    yield run
+    ssh.close(host)
+
+
+def test_a_proof_that_left_nothing_is_no_news(ends: Ends, ssh_server: SshServer, post: MailServer) -> None:
+    ssh_server.stub("docker")
+    assert (ends("proven").name, post.messages) == ("Proven", [])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "name"), [("proven", "Proven, not cleaned up"), ("bad", "Bad backup"), (None, "Drill broken")]
+)
+def test_a_copy_of_the_data_that_was_left_is_an_alarm_whatever_the_verdict(
+    ends: Ends, ssh_server: SshServer, post: MailServer, verdict: Verdict | None, name: str
+) -> None:
+    ssh_server.stub("docker", "echo c0ffee")
+    state = ends(verdict)
+    assert (state.name, state.is_failed()) == (name, True)
+    (message,) = post.messages
+    assert str(message["Subject"]).endswith(f": {name}") and message["To"] == "ana@tandil.site"
+    for said in (str(state.message), " ".join(message.get_content().split())):
+        assert "could not be removed from 127.0.0.1" in said
+        assert "docker container rm --force --volumes c0ffee" in said
+
+
+def test_a_machine_that_does_not_say_what_is_left_is_an_alarm(
+    ends: Ends, ssh_server: SshServer, post: MailServer
+) -> None:
+    ssh_server.stub("docker", "echo the daemon is away >&2; exit 1")
+    state = ends("proven")
+    assert state.name == "Proven, not cleaned up" and len(post.messages) == 1
+    assert "Whether the restored copy of the data was removed cannot be told" in str(state.message)
