@@ -3,6 +3,7 @@
 To add a playbook: the flow, a row here, and a row in the tests.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from flows.site_down import site_down
 from flows.undo_restore import undo_restore
 from flows.verify_backup import verify_backup
 
+log = logging.getLogger("guardia.catalog")
 NAME = "guardia"  # every deployment is FLOW/guardia
 PLAYBOOKS: dict[str, Flow[..., Any]] = {
     "site-down": site_down,
@@ -71,10 +73,11 @@ def start(flow: str, site: str, **parameters: Any) -> str:
 
 
 def _daily(name: str, job: str) -> list[Schedule]:
-    """When a job runs for a site: never without a bucket. What is wrong with a site is said by whatever uses it."""
+    """When a job runs for a site: never without a bucket. A site that cannot be loaded is an alarm of freshness.py."""
     try:
         site = site_file.load(name)
-    except ConfigError:
+    except ConfigError as error:
+        log.error("%s is never started for %s: %s", job, name, error)
         return []
     if site.backups is None:
         return []

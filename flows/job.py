@@ -36,7 +36,8 @@ def job_limit(job: str, site: str) -> str:
 def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ended]], Flow[..., Any]]:
     """Make a job. The body gets the site, and `wants` as the playbooks do, and returns how it ended.
 
-    A job that fails, in whatever way, tells the primary on-call; so does one that ends as not ok.
+    A job that fails, in whatever way, is an alarm; so is one that ends as not ok. Only of a site whose blocks cannot
+    be loaded deployments/freshness.py tells.
     """
 
     def decorate(body: Callable[..., Ended]) -> Flow[..., Any]:
@@ -83,9 +84,9 @@ def _ended(body: Callable[..., Ended], name: str, site: Site, inputs: tuple[Base
 
 
 def alarm(site: Site, name: str, ended: Ended) -> None:
-    """Tell the primary on-call of a job that did not end well."""
+    """Tell the primary on-call, or else the secondary, of a job that did not end well."""
     body = (
         f"{name} on {site.name}: {ended.name}\n\n{ended.words}\n\n"
         "See what is there with `guardia backups`; start the playbook with `guardia respond backup-failed`.\n"
     )
-    notify.tell(site, [site.on_call.primary], f"ALARM - {name} on {site.name}: {ended.name}", body, "alarm")
+    notify.alarm(site, f"ALARM - {name} on {site.name}: {ended.name}", body)

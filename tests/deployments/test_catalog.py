@@ -56,6 +56,11 @@ def test_jobs_run_at_the_hours_of_the_site_in_its_time_zone_if_it_has_a_bucket()
     assert not deployed("site-down", ["nightly"]).schedules
 
 
+def test_a_site_that_cannot_be_loaded_gets_no_schedule_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert not deployed("daily-backup", ["nowhere"]).schedules
+    assert "daily-backup is never started for nowhere: There is no site 'nowhere'" in caplog.text
+
+
 def test_the_form_of_data_corruption_asks_for_what_may_be_said_at_the_start() -> None:
     properties = deployed("data-corruption", ["a"])._parameter_openapi_schema.properties
     assert list(properties) == [

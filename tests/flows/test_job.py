@@ -7,7 +7,9 @@ import pytest
 from prefect.client.schemas.objects import State
 from pydantic import BaseModel, Field
 
+from blocks import site_file
 from blocks.errors import StoreUnreachable
+from blocks.on_call import Person
 from blocks.site import Site
 from deployments import limits
 from flows import job as jobs
@@ -66,6 +68,16 @@ def test_a_job_that_failed_in_whatever_way_is_an_alarm(
     assert str(mail["To"]) == "ana@tandil.site"
     assert str(mail["Subject"]) == f"ALARM - verify-backup on {site.name}: {name}"
     assert words in mail.get_content()
+
+
+def test_the_secondary_is_told_where_the_primary_cannot_be_reached(
+    site: Site, post: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary = Person(name="Ana", channels=["slack-webhook/no-such"])
+    mute = site.model_copy(update={"on_call": site.on_call.model_copy(update={"primary": primary})})
+    monkeypatch.setattr(site_file, "load", lambda _: mute)
+    assert run(site.name, fail).message == "The bucket does not answer. Is it up?"
+    assert [str(mail["To"]) for mail in post.messages] == ["beto@tandil.site"]
 
 
 def test_an_unknown_site_is_bad_input(site: Site) -> None:

@@ -51,8 +51,9 @@ def test_a_message_that_cannot_be_sent_is_recorded_without_the_password_and_rais
     mail: MailServer, run: timeline.Run, broken: dict[str, object]
 ) -> None:
     site = site_with(mail.settings | broken)
-    notify.tell(site, site.on_call.told("P1"), "Subject", "Body", "initial")
+    problems = notify.tell(site, site.on_call.told("P1"), "Subject", "Body", "initial")
     assert mail.messages == []
+    assert [f"Subject {problem}" for problem in problems] == [entry.outcome for entry in run.entries]
     assert [entry.ok for entry in run.entries] == [False] * 3
     for entry in run.entries:
         assert entry.outcome.startswith("Subject was not sent: NotificationError: [WARNING]: Connection error")
@@ -68,6 +69,42 @@ def test_a_channel_that_fails_does_not_stop_the_next_one(mail: MailServer, run: 
     notify.tell(site, [site.on_call.primary], "Subject", "Body", "initial")
     assert [entry.ok for entry in run.entries] == [False, True]
     assert len(mail.messages) == 1
+
+
+def on_call(*, primary: list[str], secondary: list[str] | None) -> dict[str, object]:
+    people: dict[str, object] = {"primary": {"name": "Ana", "channels": primary}}
+    return people | ({"secondary": {"name": "Beto", "channels": secondary}} if secondary else {})
+
+
+NO_SUCH = "slack-webhook/no-such"
+ALARMS = {
+    "the primary": (on_call(primary=["ana@x.site"], secondary=["beto@x.site"]), ["ana@x.site"]),
+    "the primary, by one channel": (on_call(primary=[NO_SUCH, "ana@x.site"], secondary=["b@x.site"]), ["ana@x.site"]),
+    "the secondary": (on_call(primary=[NO_SUCH], secondary=["beto@x.site"]), ["beto@x.site"]),
+    "nobody": (on_call(primary=[NO_SUCH], secondary=[NO_SUCH]), []),
+    "nobody, without a secondary": (on_call(primary=[NO_SUCH], secondary=None), []),
+}
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(("people", "reached"), ALARMS.values(), ids=ALARMS)
+def test_an_alarm_goes_to_the_primary_or_else_to_the_secondary_or_else_into_the_log(
+    mail: MailServer, caplog: pytest.LogCaptureFixture, people: dict[str, object], reached: list[str]
+) -> None:
+    site = sample.site(mailbox=mail.settings, on_call=people)
+    assert notify.alarm(site, "ALARM", "The disk is full.") is bool(reached)
+    assert [message["To"] for message in mail.messages] == reached
+    logged = "No on-call could be told" in caplog.text and "The disk is full." in caplog.text
+    assert logged is not bool(reached)
+
+
+def test_outside_a_run_a_message_that_cannot_be_sent_is_logged_without_secrets(
+    mail: MailServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = site_with(mail.settings | {"password": "hunter2"})
+    notify.tell(site, [site.on_call.primary], "Subject", "Body", "alarm")
+    assert "Ana (ana@tandil.site): Subject was not sent: NotificationError" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_a_log_in_sends_nothing(mail: MailServer) -> None:
