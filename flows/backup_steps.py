@@ -22,10 +22,19 @@ def back_up(site: Site, kind: Kind = "daily", attempt: int = 1) -> str:
     name = dump.name_it(site, kind, attempt)
     found = dump.space(site)
     backups.commit(site, dump.dump(site, name, kind, found))
+    try:
+        _tidy(site, name)
+    except GuardiaError as error:  # the backup is whole; a restore that it was made for must not wait for this
+        if kind == "daily":
+            raise type(error)(f"{name} is in the bucket and whole. Afterwards: {error.what}", error.cure) from error
+        timeline.record("note", f"old backups could not be removed: {error}", ok=False)
+    return name
+
+
+def _tidy(site: Site, name: str) -> None:
     dump.prune_copies(site, name)
     backups.prune(site, name)
     show_history(site)
-    return name
 
 
 def prove(site: Site, name: str) -> Proof:
