@@ -97,7 +97,7 @@ def service_stopped(incident: Incident) -> Iterator[None]:
         yield
         return
     stopped = incident.count(compose.stop_web.title) > incident.count(compose.start_web_again.title)
-    if not stopped or not compose.web_state(site).stopped:
+    if not stopped or not compose.web_state(site).ok:
         carry_out(incident, compose.stop_web, _another(compose.stop_web, site))
     try:
         _open_database(incident)

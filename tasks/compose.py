@@ -100,11 +100,6 @@ class Services(BaseModel):
         return not self.silent
 
     @property
-    def stopped(self) -> bool:
-        """Docker says that nothing of it runs."""
-        return self.docker_answers and all(c.state in {"exited", "created", "dead"} for c in self.containers)
-
-    @property
     def ok(self) -> bool:
         """All there and well."""
         return self.docker_answers and not self.missing and all(c.ok for c in self.containers)
@@ -116,6 +111,13 @@ class Services(BaseModel):
             return f"Docker does not answer: {self.silent}"
         words = [c.words for c in self.containers] + [f"{service} has no container" for service in self.missing]
         return "; ".join(words)
+
+
+class Stopped(BaseModel):
+    """Whether a service is stopped, and what Docker says of it."""
+
+    ok: bool
+    summary: str
 
 
 class Logs(BaseModel):
@@ -146,10 +148,12 @@ def database_state(site: Site) -> Services:
     return _services(site, site.services.db)
 
 
-@look("See whether the web service is stopped")
-def web_state(site: Site) -> Services:
-    """The same for the web service alone: a restore rests on nobody's having started it."""
-    return _services(site, site.services.web)
+@look("See whether the web service is still stopped")
+def web_state(site: Site) -> Stopped:
+    """A restore rests on nobody's having started it. What Docker does not say counts as running."""
+    found = _services(site, site.services.web)
+    ok = found.docker_answers and all(c.state in {"exited", "created", "dead"} for c in found.containers)
+    return Stopped(ok=ok, summary=found.summary)
 
 
 @look("Read the database's log")

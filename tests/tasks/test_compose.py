@@ -115,6 +115,24 @@ def test_a_site_whose_containers_all_run_is_ok(ssh_server: SshServer, site: Site
     assert compose.services.fn(site).ok
 
 
+WEB: dict[str, tuple[str, bool]] = {
+    "web exited": (say(ROW | {"State": "exited", "Health": ""}), True),
+    "web has no container": (say(), True),
+    "web running": (say(ROW), False),
+    "web restarting": (say(ROW | {"State": "restarting", "Health": ""}), False),
+    "Docker does not answer": ("echo Cannot connect to the Docker daemon >&2; exit 1", False),
+}
+
+
+@pytest.mark.parametrize("words", WEB)
+def test_a_service_is_stopped_only_if_docker_says_so(ssh_server: SshServer, site: Site, words: str) -> None:
+    answer, ok = WEB[words]
+    stub_docker(ssh_server, **NAMED, ps=answer)
+    found = compose.web_state.fn(site)
+    assert found.ok is ok
+    assert words in found.summary
+
+
 def test_a_service_that_the_compose_file_does_not_have_is_an_error_in_the_site_file(
     ssh_server: SshServer, site: Site
 ) -> None:
