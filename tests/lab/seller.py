@@ -1,4 +1,4 @@
-"""Clients that never stop selling, in a container of their own beside the shop: `python3 -c` this, CLIENTS, RUN.
+"""Clients that never stop selling, in a container of their own beside the shop: `python3 -c` this, CLIENTS, RUN, PAUSE.
 
 Each sale is one transaction with a line, a payment and a receipt whose recipient names it. "sold TOKEN SECONDS" is
 printed once PostgreSQL has acknowledged the commit, and never otherwise; a line on standard input ends it all.
@@ -55,7 +55,7 @@ def sell(held: list[Any], token: str) -> bool:
         return False
 
 
-def client(number: int, run: str, connections: queue.Queue[list[Any]]) -> None:
+def client(number: int, run: str, pause: float, connections: queue.Queue[list[Any]]) -> None:
     """Sell until it is over."""
     count = 0
     while not over.is_set():
@@ -66,15 +66,15 @@ def client(number: int, run: str, connections: queue.Queue[list[Any]]) -> None:
         connections.put(held)
         if sold:
             say("sold", token, time.monotonic())
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
-def main(clients: int, run: str) -> None:
+def main(clients: int, run: str, pause: float) -> None:
     """Let them all sell until a line is read."""
     connections: queue.Queue[list[Any]] = queue.Queue()
     for _ in range(min(clients, CONNECTIONS)):
         connections.put([])
-    threads = [threading.Thread(target=client, args=(n, run, connections), daemon=True) for n in range(clients)]
+    threads = [threading.Thread(target=client, args=(n, run, pause, connections), daemon=True) for n in range(clients)]
     for thread in threads:
         thread.start()
     sys.stdin.readline()
@@ -84,4 +84,4 @@ def main(clients: int, run: str) -> None:
     say("over", time.monotonic())
 
 
-main(int(sys.argv[1]), sys.argv[2])
+main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

@@ -17,7 +17,7 @@ from tests.lab.sweep import killed_after
 from tests.lab.vps import PracticeVps, wait_healthy
 from tests.lab.writers import selling
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_deleted_sales_are_rescued_row_by_row_while_others_sell(vps: PracticeVps
     before = seeded(vps, newest)
     faults.inject(vps, "tenant-sales-deleted")
     assert seeded(vps, newest) != before
-    with selling(vps, 100, "rescue") as sales:
+    with selling(vps, 100, "rescue", pause=0.5) as sales:
         run = guardia.start("data-corruption", reason="a tenant reports missing sales")
         asked = next_question(guardia, run)
         assert "missing" in asked["text"]

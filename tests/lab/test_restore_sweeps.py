@@ -111,7 +111,7 @@ def web_events(vps: PracticeVps) -> Iterator[Callable[[], Counter[str]]]:
 def test_killed_after_every_step_in_turn_the_same_run_ends_resolved(
     vps: PracticeVps, guardia: Guardia, seeded: str
 ) -> None:
-    with selling(vps, 1, "killed") as sales, web_events(vps) as events:
+    with selling(vps, 1, "killed", pause=0.1) as sales, web_events(vps) as events:
         run, struck = "", []
         for count in range(60):
             with killed_after(guardia, count) as killer:
@@ -190,7 +190,7 @@ def finish(vps: PracticeVps, guardia: Guardia, run: str) -> None:
 def test_struck_in_the_middle_of_restore_and_dump_the_same_run_ends_resolved(
     vps: PracticeVps, guardia: Guardia, seeded: str
 ) -> None:
-    with selling(vps, 2, "struck") as sales:
+    with selling(vps, 2, "struck", pause=0.1) as sales:
         time.sleep(1)
         run = guardia.start("data-corruption", how="whole restore")
         for moment in ("the restore", "the safety dump"):
@@ -214,12 +214,12 @@ def test_struck_between_the_two_renames_the_same_run_ends_resolved(
             if blow in ENDING:
                 assert guardia.wait(run)["name"] != "Resolved"
 
-    with selling(vps, 2, "renames") as sales:
+    with selling(vps, 2, "renames", pause=0.1) as sales:
         time.sleep(1)
         run = guardia.start("data-corruption", how="whole restore")
         strike_again("flow killed")
         strike_again("power cut")  # which ends the sellers too
-    with selling(vps, 2, "renames-again") as more:
+    with selling(vps, 2, "renames-again", pause=0.1) as more:
         strike_again("PostgreSQL killed")
         if guardia.wait(run)["name"] != "Resolved":  # else its own second try was late enough
             strike_again("SSH cut")
