@@ -1,18 +1,21 @@
 """The plain-SQL dumps that the site's own script left on the VPS: which there are, and restoring one.
 
 Such a file is a program of SQL. Two walls keep it from doing anything but making tables: it is screened on its way,
-and it runs as a role without rights, in a new database that it owns.
+and it runs as a role without rights, in a new database that it owns. Counting and analyzing its tables can run its
+functions too, so that is the same role's work.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from blocks.errors import BadBackup, CommandFailed, ConfigError, DatabaseRefused, GuardiaError, NoSpace
 from blocks.host import Host
@@ -160,10 +163,11 @@ def restore(
             ssh.feed(server.host, psql(server, half, role), plain_sql.screen(plain_sql.gunzip(chunks), seen))
         except CommandFailed as error:
             raise judged(error) from error
-        with postgres.connect(server, half) as connection:
+        with _without_rights(server, half, role) as connection:
             _compare(connection, file, seen.rows)
-            _disown(connection, role, server.user)
             connection.execute("ANALYZE")
+        with postgres.connect(server, half) as connection:
+            _disown(connection, role, server.user)
         with cluster.maintenance(server) as connection:
             cluster.drop_role(connection, role)
             cluster.rename(connection, half, database)
@@ -203,20 +207,61 @@ def _own_public(server: Server, database: str, role: str) -> None:
             connection.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(sql.Identifier(role)))
 
 
-def _compare(connection: Connection[Any], file: OwnFile, expected: dict[str, int]) -> None:
-    """Every row that the file holds must be in its table."""
+@contextmanager
+def _without_rights(server: Server, database: str, role: str) -> Iterator[Connection[Any]]:
+    """A session of the role itself: where the server's user only sets the role, a function sets it back.
+
+    Past row security, which hides rows from a table's owner too where it is forced.
+    """
     from psycopg import sql
 
-    query = (
-        "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = %s::regclass"
-    )
-    for table, rows in expected.items():
-        name = connection.execute(query, [table]).fetchone()
-        assert name is not None
-        count = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(*name))
+    password = secrets.token_urlsafe()
+    with cluster.maintenance(server) as connection:
+        hashed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+        statement = sql.SQL("ALTER ROLE {} BYPASSRLS PASSWORD {}")
+        connection.execute(statement.format(sql.Identifier(role), sql.Literal(hashed)))
+    with postgres.connect(replace(server, user=role, password=SecretStr(password)), database) as connection:
+        yield connection
+
+
+class _Table(NamedTuple):
+    oid: int
+    partitioned: bool
+    schema: str
+    name: str
+
+
+_TABLE = """
+    SELECT c.oid, relkind = 'p', nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE c.oid = to_regclass(%s) AND relkind IN ('r', 'p')"""
+_PARTITIONS = """
+    WITH RECURSIVE part AS (
+        SELECT %s::oid AS oid UNION ALL SELECT inhrelid FROM pg_inherits JOIN part ON inhparent = part.oid)
+    SELECT oid FROM part"""
+
+
+def _compare(connection: Connection[Any], file: OwnFile, expected: dict[str, int]) -> None:
+    """Every row that the file holds must be in its table, or in a partition of it: it may be filled by its root."""
+    from psycopg import sql
+
+    tables = {name: _table(connection, file, name) for name in expected}
+    filled = {table.oid: expected[name] for name, table in tables.items()}
+    for name, table in tables.items():
+        rows, which = expected[name], "FROM ONLY"
+        if table.partitioned:
+            rows, which = sum(filled.get(row[0], 0) for row in connection.execute(_PARTITIONS, [table.oid])), "FROM"
+        count = sql.SQL(f"SELECT count(*) {which} {{}}").format(sql.Identifier(table.schema, table.name))
         (found,) = connection.execute(count).fetchone() or (0,)
         if found != rows:
-            raise BadBackup(f"{file.name} restored has {found:,} rows in {table}, {rows:,} expected.")
+            raise BadBackup(f"{file.name} restored has {found:,} rows in {name}, {rows:,} expected.")
+
+
+def _table(connection: Connection[Any], file: OwnFile, name: str) -> _Table:
+    """What a COPY filled: pg_dump fills nothing but tables, and a view's rows are whatever it says."""
+    row = connection.execute(_TABLE, [name]).fetchone()
+    if row is None:
+        raise BadBackup(f"{file.name} fills {name}, which is no table.", plain_sql.CURE)
+    return _Table(*row)
 
 
 def _disown(connection: Connection[Any], role: str, owner: str) -> None:

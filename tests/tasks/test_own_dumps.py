@@ -132,6 +132,57 @@ def test_a_dump_of_the_sites_script_is_restored_with_every_row_and_belongs_to_th
         assert connection.execute(query).fetchall() == [(USER,)]
 
 
+def test_where_a_dump_fails_is_said_in_its_own_lines(server: Server, site: Site, dump: bytes) -> None:
+    end = dump.index(b"--\n-- PostgreSQL database dump complete")
+    file = own_dumps.find(site, written(site, dump[:end] + b"COMMENT ON TABLE gone IS 'x';\n" + dump[end:]))
+    line = dump[:end].count(b"\n") + 1
+    with pytest.raises(BadBackup, match=rf"psql:<stdin>:{line}: ERROR: .*gone"):
+        own_dumps.restore(server, site, file, NEW)
+
+
+PARTS = """
+    CREATE TABLE move (id int, kind text, PRIMARY KEY (id, kind)) PARTITION BY LIST (kind);
+    CREATE TABLE move_in PARTITION OF move FOR VALUES IN ('in') PARTITION BY HASH (id);
+    CREATE TABLE move_in_0 PARTITION OF move_in FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE move_in_1 PARTITION OF move_in FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    CREATE TABLE move_out PARTITION OF move FOR VALUES IN ('out');
+    INSERT INTO move SELECT n, (ARRAY['in', 'out'])[1 + n % 2] FROM generate_series(1, 50) AS n;
+    CREATE TABLE parent (id int);
+    CREATE TABLE child (more text) INHERITS (parent);
+    INSERT INTO parent VALUES (1);
+    INSERT INTO child VALUES (2, 'x'), (3, 'y');
+    CREATE TABLE "año" (id int);
+    INSERT INTO "año" VALUES (1);
+    CREATE TABLE secret (id int);
+    INSERT INTO secret VALUES (1), (2);
+    ALTER TABLE secret ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    CREATE POLICY one ON secret USING (id = 1);
+"""
+BY_ROOT = {"public.move": 50}
+BY_LEAF = {"public.move_in_0": 12, "public.move_in_1": 13, "public.move_out": 25}
+
+
+@pytest.mark.parametrize(
+    ("options", "moves"),
+    [((), BY_LEAF), (("--load-via-partition-root",), BY_ROOT), (("--encoding=LATIN1",), BY_LEAF)],
+)
+def test_partitions_children_hidden_rows_and_names_in_another_encoding_are_all_counted(
+    server: Server, site: Site, postgres: PostgresServer, options: tuple[str, ...], moves: dict[str, int]
+) -> None:
+    postgres.create("parts", PARTS)
+    words = [f"--dbname={postgres.dsn('parts')}", "--no-owner", "--no-acl", *options]
+    dump = subprocess.run([postgres.bin / "pg_dump", *words], check=True, capture_output=True).stdout
+    done = own_dumps.restore(server, site, own_dumps.find(site, written(site, dump)), NEW)
+    rest = {"public.parent": 1, "public.child": 2, 'public."año"': 1, "public.secret": 2}
+    counted = {name: rows for name, rows in done.rows.items() if rows}
+    assert sum(counted[name] for name in moves) == 50
+    assert counted.keys() == (moves | rest).keys()
+    assert rest.items() <= counted.items()
+    with postgres.connect() as connection:
+        connection.execute(f"DROP DATABASE {NEW} WITH (FORCE)")
+        connection.execute("DROP DATABASE parts WITH (FORCE)")
+
+
 HOSTILE = {
     "another database": b"\\connect postgres\n",
     "a program": b"COPY sale FROM PROGRAM 'touch /tmp/guardia-was-here';\n",
@@ -162,6 +213,95 @@ def test_even_unscreened_the_role_may_not_reach_for_more(
     with pytest.raises(BadBackup, match=r"permission denied|must be superuser"):
         own_dumps.restore(server, site, file, NEW)
     assert not Path("/tmp/guardia-was-here").exists()
+
+
+CANARY = Path("/tmp/guardia-was-here")
+HEAD = b"--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n"
+TAIL = b"--\n-- PostgreSQL database dump complete\n--\n\n"
+# Runs a program as soon as somebody evaluates evil() who may.
+EVIL = """
+CREATE FUNCTION public.worse() RETURNS void LANGUAGE plpgsql AS
+    $$BEGIN COPY (SELECT) TO PROGRAM 'touch /tmp/guardia-was-here'; END$$;
+CREATE FUNCTION public.evil(a integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$BEGIN
+    BEGIN PERFORM set_config('role', 'none', false); EXCEPTION WHEN others THEN END;
+    IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN PERFORM public.worse(); END IF;
+    RETURN a;
+END$$;
+"""
+FILLED = """
+CREATE TABLE public.t (a integer);
+COPY public.t (a) FROM stdin;
+1
+2
+\\.
+
+"""
+
+
+@pytest.fixture
+def canary(postgres: PostgresServer) -> Iterator[Path]:
+    """What a smuggled command leaves behind; drops the restored database."""
+    CANARY.unlink(missing_ok=True)
+    yield CANARY
+    CANARY.unlink(missing_ok=True)
+    with postgres.connect() as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {NEW} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    "indexed",
+    ["(public.evil(a))", "((a + public.evil(1)))", "(a) WHERE a > public.evil(1)"],
+    ids=["each row's", "the planner's", "a condition's"],
+)
+def test_functions_of_an_index_never_run_as_the_servers_user(
+    server: Server, site: Site, postgres: PostgresServer, canary: Path, indexed: str
+) -> None:
+    hostile = HEAD + f"{EVIL}{FILLED}CREATE INDEX i ON public.t {indexed};\n".encode() + TAIL
+    own_dumps.restore(server, site, own_dumps.find(site, written(site, hostile)), NEW)
+    assert not canary.exists()
+    with postgres.connect(NEW) as connection:
+        query = "SELECT DISTINCT tablename FROM pg_stats WHERE schemaname = 'public'"
+        assert ("t",) in connection.execute(query).fetchall()
+        query = "SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'evil'"
+        assert connection.execute(query).fetchall() == [(USER,)]
+
+
+def test_a_view_that_is_filled_like_a_table_is_refused_and_its_functions_do_not_run(
+    server: Server, site: Site, postgres: PostgresServer, canary: Path
+) -> None:
+    before = left(postgres)
+    view = """
+CREATE FUNCTION public.swallow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
+CREATE VIEW public.t AS SELECT 1 AS a WHERE public.evil(1) = 1;
+CREATE TRIGGER x INSTEAD OF INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.swallow();
+"""
+    hostile = HEAD + (EVIL + view + FILLED[FILLED.index("COPY") :]).encode() + TAIL
+    with pytest.raises(BadBackup, match=r"fills public\.t, which is no table"):
+        own_dumps.restore(server, site, own_dumps.find(site, written(site, hostile)), NEW)
+    assert left(postgres) == before
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"), [("'standard_conforming_strings', 'off'", "\\"), ("'client_encoding', 'SJIS'", "Á")]
+)
+def test_a_dump_whose_functions_change_what_a_string_is_does_not_smuggle_a_command_past_the_screen(
+    server: Server, site: Site, canary: Path, setting: str, said: str
+) -> None:
+    smuggled = f"""
+CREATE FUNCTION public.f() RETURNS text LANGUAGE sql AS $$SELECT set_config({setting}, false)$$;
+CREATE TABLE public.t (a text DEFAULT public.f(), b integer);
+COPY public.t (b) FROM stdin;
+1
+\\.
+COMMENT ON TABLE public.t IS '{said}';
+COMMENT ON TABLE public.t IS '
+\\! touch {canary}
+';
+"""  # noqa: S608
+    file = own_dumps.find(site, written(site, HEAD + smuggled.encode() + TAIL))
+    assert own_dumps.restore(server, site, file, NEW).rows == {"public.t": 1}
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.999])

@@ -1,6 +1,8 @@
 """The site's old dumps pass unchanged; what else psql would run does not."""
 
 import gzip
+import re
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.errors import BadBackup
+from tasks import plain_sql
 from tasks.plain_sql import Seen, gunzip, screen
 from tests.postgres_server import PostgresServer
 from tests.tasks.test_manifest import EXOTIC, taken
@@ -28,7 +31,10 @@ CREATE RULE r AS
     ON INSERT TO public.a DO ALSO ( DELETE FROM public.b; DELETE FROM public.c; );
 COMMENT ON TABLE public.a IS 'it''s ; "x" -- \! ';
 COMMENT ON TABLE public.a IS E'it\'s \\';
-/* nested /* ; \! */ ' */
+-- it's a comment; $$
+CREATE VIEW public.v AS
+ SELECT 1.5, 1e5, .5e-3, (ARRAY[1, 2])[1:2], (ARRAY[id])[id:id], B'101', 'a'::text, (a.j ->> 'k'::text), $1, a.-b
+   FROM public.a;
 CREATE TABLE public."odd;""\!" (a$b$c integer DEFAULT 1);
 COPY public.a (id, "t;x") FROM stdin;
 1	\\.
@@ -50,9 +56,13 @@ DUMP = HEAD + TRAPS + TAIL
 ROWS = {"public.a": 3, 'public."odd;""\\!"': 0, "public.nothing": 2}
 
 
+PIN = rb" SET standard_conforming_strings = on; SET client_encoding = '%b';"
+
+
 def screened(*chunks: bytes) -> tuple[bytes, dict[str, int]]:
+    """What passes without its pins, and the rows."""
     seen = Seen()
-    return b"".join(screen(chunks, seen)), seen.rows
+    return re.sub(PIN % rb"\w+", b"", b"".join(screen(chunks, seen))), seen.rows
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -73,6 +83,14 @@ def test_a_dump_passes_byte_by_byte() -> None:
 def test_a_truncated_dump_is_refused_wherever_it_ends(end: int, cuts: list[int]) -> None:
     with pytest.raises(BadBackup, match="cut off in line"):
         screened(*pieces(DUMP[:end], cuts))
+
+
+def test_every_statement_is_followed_by_a_pin_in_its_own_line() -> None:
+    first = b"SET client_encoding = 'LATIN1';\nSET row_security = off;COMMIT;\n"
+    rest = b"COPY public.a (id) FROM stdin;\n1\n2\n\\.\n"
+    utf8, latin1 = PIN % b"UTF8", PIN % b"LATIN1"
+    pinned = utf8 + b"--\n" + first.replace(b";", b";" + latin1) + rest.replace(b"stdin;", b"stdin;" + latin1) + TAIL
+    assert b"".join(screen([b"--\n" + first + rest + TAIL], Seen())) == pinned
 
 
 REFUSED = {
@@ -121,7 +139,7 @@ REFUSED = {
     b"SET client_encoding = 'SJIS';": "does not write",
     b"SET standard_conforming_strings = off;": "does not write",
     b"ROLLBACK;": "does not write",
-    b"/* x */ -- y\n  DELETE FROM a;": "DELETE FROM a",
+    b"-- x\n-- y\n  DELETE FROM a;": "does not write: DELETE FROM a",
     # What hides in a string for one reader and stands outside of it for another.
     b"COMMENT ON TABLE a IS 'x\\'; DELETE FROM a; --';": "does not write: DELETE",
     b"COMMENT ON TABLE a IS E'x'\n'\\'; DELETE FROM a; --';": "string in two parts",
@@ -129,7 +147,28 @@ REFUSED = {
     b"CREATE TABLE a$b$ (); DELETE FROM a; CREATE TABLE c$b$ ();": "does not write: DELETE",
     b"CREATE TABLE begin (); DELETE FROM a; CREATE TABLE b ();": "does not write: DELETE",
     b"CREATE TABLE a ()); DELETE FROM a;": "does not write: DELETE",
+    b"CREATE FUNCTION$a BEGIN; DELETE FROM a; END;": "does not write: DELETE",
+    b"CREATE FUNCTION\xc3\xb1 BEGIN; DELETE FROM a; END;": "does not write: DELETE",
     b"COMMENT ON TABLE a IS 'x\0';": "NUL byte",
+    # What versions of psql read differently, or differently from what it looks like.
+    b"CREATE VIEW a AS SELECT 1e'\\'';": "never writes: 1e",
+    b"CREATE VIEW a AS SELECT 1.e'\\'';": "never writes: 1.e",
+    b"CREATE VIEW a AS SELECT .5E'\\'';": "never writes: 5E",
+    b"CREATE VIEW a AS SELECT 1e5e'\\'';": "never writes: 1e5e",
+    b"CREATE VIEW a AS SELECT 1ae'\\'';": "never writes: 1ae",
+    b"CREATE VIEW a AS SELECT 1_0e'\\'';": "never writes: 1_0e",
+    b"CREATE VIEW a AS SELECT $1e'\\'';": r"never writes: \$1e",
+    b"CREATE VIEW a AS SELECT $1e5$b$'$b$;": r"never writes: \$1e5",
+    b"CREATE VIEW a AS SELECT 1e5$b$'$b$;": r"never writes: 1e5\$b",
+    b"CREATE VIEW a AS SELECT 1$b$'$b$;": r"never writes: 1\$b",
+    b"CREATE VIEW a AS SELECT :e'\\'';": "never writes: :e",
+    b"CREATE VIEW a AS SELECT :::e'\\'';": "never writes: :e",
+    b"CREATE VIEW a AS SELECT :a$b$ ' $b$\n\\! ls\n';": "never writes: :a",
+    b"CREATE VIEW a AS SELECT :PROMPT1;": "never writes: :PROMPT1",
+    b"CREATE VIEW a AS SELECT n'x';": "never writes: n'",
+    b"-- x\r\\! ls": r"never writes: \\! ls",
+    b"COMMENT ON TABLE a IS E'x'\v'\\'; --';": "never writes: '",
+    b"COMMENT ON TABLE a IS E'x' /* y\n */ '\\'; --';": r"never writes: /\*",
 }
 
 
@@ -144,6 +183,32 @@ def test_what_pg_dump_does_not_write_is_refused(said: bytes) -> None:
 def test_the_refused_statement_is_named_with_its_line() -> None:
     with pytest.raises(BadBackup, match=r"does not write: DROP ROLE x; \(line 11\)"):
         screened(HEAD + b"COPY public.a (id) FROM stdin;\n1\n\\.\nDROP ROLE x;\n" + TAIL)
+
+
+def test_a_statement_in_the_first_line_is_refused_since_psql_read_it_before_any_pin() -> None:
+    with pytest.raises(BadBackup, match="in its first line"):
+        screened(b"SET row_security = off;\n" + HEAD + TAIL)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("LATIN1", "año"), ("UTF8", "año"), ("SQL_ASCII", "año"), ("WIN1252", "a€"), ("EUC_CN", "店")],
+)
+def test_a_tables_name_is_read_in_the_dumps_own_encoding(encoding: str, name: str) -> None:
+    codec = plain_sql.ENCODINGS[encoding]
+    copy = f"SET client_encoding = '{encoding}';\nCOPY public.\"{name}\" (a) FROM stdin;\n1\n\\.\n".encode(codec)
+    assert screened(HEAD + copy + TAIL) == (HEAD + copy + TAIL, {f'public."{name}"': 1})
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("UTF8", b"a\xf1o"), ("WIN1252", b"a\x81"), ("EUC_KR", b"\xff\xff")])
+def test_a_tables_name_that_is_not_of_the_dumps_encoding_is_refused(encoding: str, name: bytes) -> None:
+    said = b"SET client_encoding = '%b';\nCOPY public.\"%b\" (a) FROM stdin;\n" % (encoding.encode(), name)
+    with pytest.raises(BadBackup, match=rf"name is not valid in {encoding}.*\(line 9\)"):
+        screened(HEAD + said + b"1\n\\.\n" + TAIL)
+
+
+def test_every_encoding_is_one_that_python_reads() -> None:
+    assert all(b"'\\".decode(codec) == "'\\" for codec in plain_sql.ENCODINGS.values())
 
 
 def test_nothing_is_passed_on_from_a_refused_statement() -> None:
@@ -176,6 +241,36 @@ def test_a_dump_of_one_of_everything_passes_and_its_rows_are_counted(
     passed, rows = screened(*(dump[i : i + 1000] for i in range(0, len(dump), 1000)))
     assert passed == dump
     assert rows == {name: table.rows for name, table in taken(postgres, "plain").tables.items()}
+
+
+@pytest.mark.parametrize("filling", [b"a ", b"1, ", b"(a) + ", b"'x' ", b"end ", b"e'x' || "])
+def test_of_a_long_statement_little_more_than_itself_is_kept(filling: bytes) -> None:
+    size = 1 << 18
+    said = HEAD + b"CREATE VIEW a AS SELECT " + filling * (size // len(filling)) + b";\n" + TAIL
+    chunks = [said[i : i + (1 << 16)] for i in range(0, len(said), 1 << 16)]
+    tracemalloc.start()
+    try:
+        for _ in screen(chunks, Seen()):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 5 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_statement_of_megabytes_passes_and_a_longer_one_is_refused() -> None:
+    def comment(size: int) -> list[bytes]:
+        said = HEAD + b"COMMENT ON TABLE a IS '" + b"x" * size + b"';\n" + TAIL
+        return [said[i : i + (1 << 20)] for i in range(0, len(said), 1 << 20)]
+
+    screened(*comment(plain_sql.LONGEST // 2))
+    with pytest.raises(BadBackup, match="longer than any of a dump"):
+        screened(*comment(plain_sql.LONGEST + (2 << 20)))
+
+
+def test_rows_may_be_longer_than_any_statement() -> None:
+    rows = b"x" * (1 << 20)
+    chunks = [HEAD + b"COPY public.a (id) FROM stdin;\n", *([rows] * (plain_sql.LONGEST // len(rows) + 2))]
+    assert screened(*chunks, b"\n\\.\n" + TAIL)[1] == {"public.a": 1}
 
 
 def test_a_gzip_file_unpacks_however_it_is_cut() -> None:
