@@ -65,10 +65,13 @@ class Sales:
 
 
 @contextmanager
-def selling(vps: PracticeVps, clients: int = 8, run: str = "run", *, pause: float = 0.005) -> Iterator[Sales]:
+def selling(
+    vps: PracticeVps, clients: int = 8, run: str = "run", *, pause: float = 0.005, tenants: int = 20
+) -> Iterator[Sales]:
     """Let so many clients sell until the block ends; `run` tells one block's sales from another's.
 
-    Each waits for `pause` seconds between two sales: a hundred without one take the whole machine.
+    Each waits for `pause` seconds between two sales: a hundred without one take the whole machine. They sell for the
+    first `tenants`.
 
     More than 40 clients share 40 connections, for the shop's server has 50. A power cut ends them: what they had
     said by then counts. LabError if they sell nothing within 20 s.
@@ -79,7 +82,7 @@ def selling(vps: PracticeVps, clients: int = 8, run: str = "run", *, pause: floa
         "--env", "PGUSER=ferreteria_user", "--env", "PGDATABASE=ferreteria_db",
         "--env-file", "/root/ferreteria/.env.prod", "ferreteria/web",
         "sh", "-c", 'PGPASSWORD=$POSTGRES_PASSWORD exec python3 -c "$0" "$@"', program, str(clients), run,
-        str(pause),
+        str(pause), str(tenants),
     )  # fmt: skip
     process = subprocess.Popen(
         ["docker", "exec", "-i", machine.container(vps.name), *run_it], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
