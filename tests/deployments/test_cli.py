@@ -1,6 +1,7 @@
 """The command line: it explains itself, and an expected error is one sentence and status 1."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -39,6 +40,20 @@ def test_each_command_explains_itself(command: str, capsys: pytest.CaptureFixtur
     shown = succeeded([command, "--help"], capsys)
     assert f"Usage: guardia {command}" in shown
     assert str(app[command].help).split(".", maxsplit=1)[0][:40] in " ".join(shown.split())
+
+
+MEANINGLESS = {
+    "restore B --only sale": "Add --rescue",
+    "restore B --changed": "Add --rescue",
+    "approve R --only sale": "--only goes with --choose rescue",
+    "approve R --choose 'whole restore' --only sale": "--only goes with --choose rescue",
+    "approve R --backup B": "--backup with --choose",
+}
+
+
+@pytest.mark.parametrize("line", MEANINGLESS)
+def test_options_that_would_be_ignored_are_refused(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert MEANINGLESS[line] in failed(shlex.split(line), capsys)
 
 
 def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

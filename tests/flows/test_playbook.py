@@ -14,7 +14,7 @@ from blocks.site import Site
 from flows import named
 from flows.incident import Incident, Outcome, open_claims
 from flows.playbook import attempt, playbook
-from tasks import http, ssh, timeline
+from tasks import compose, http, ssh, timeline
 from tasks.command import Command, Plan
 from tasks.steps import act
 from tests.mail_server import MailServer
@@ -133,6 +133,28 @@ def test_a_site_that_stays_down_is_said_to_need_a_person(
     assert "A person has to take over" in text
     assert message in record(tmp_path)
     assert nothing_open()
+
+
+STOPPED: list[tuple[list[str], bool]] = [
+    ([], False),
+    ([compose.stop_web.title], True),
+    ([compose.stop_web.title, compose.start_web_again.title], False),
+    ([compose.stop_web.title, compose.start_web_again.title, compose.stop_web.title], True),
+    ([compose.stop_web.title, compose.start_web.title], False),
+]
+
+
+@pytest.mark.parametrize(("acts", "stopped"), STOPPED)
+def test_people_are_told_that_the_web_service_is_left_stopped(
+    site: Site, post: MailServer, acts: list[str], stopped: bool
+) -> None:
+    def body(site: Site, incident: Incident) -> Outcome:
+        for title in acts:
+            timeline.record("act", title, ok=True)
+        return Outcome(kind="unresolved", summary="It ends here.")
+
+    run(site, body)
+    assert ("The web service is still STOPPED. Retry the run" in post.messages[0].get_content()) == stopped
 
 
 def test_an_act_that_fails_is_looked_at_all_the_same(site: Site, page: WebServer) -> None:
