@@ -10,14 +10,15 @@ from typing import Literal
 from pydantic import BaseModel
 
 from blocks.site import Site
-from tasks import notify, report
+from tasks import notify, report, timeline
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.rescue import Rescue, TableRescue
-from tasks.steps import act, once
+from tasks.steps import act
 
 How = Literal["whole restore", "rescue"]
+LETTER = "letter"  # the template that the timeline names
 NOBODYS = ""  # the key of rows that belong to no tenant
 
 
@@ -95,17 +96,17 @@ def letters(site: Site, loss: Loss) -> list[tuple[Share, str]]:
 
 
 def _write(_: Plan, site: Site, loss: Loss) -> str:
-    written = letters(site, loss)
-    failed = [share.name for share, text in written if _deliver(site, share, text)]
-    return f"{len(written) - len(failed)} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")
-
-
-@once("Write to a tenant", by=("share",))
-def _deliver(site: Site, share: Share, text: str) -> str:
-    """Why a letter could not be sent, or nothing. A step of its own, so that nobody is written to twice."""
-    problem = notify.deliver(site, share.email, f"Your data at {site.url}", text)
-    notify.note(share.name, share.email, "Your data", problem=problem, body=text, template="letter")
-    return problem
+    """Whoever the timeline says was written to by this run, before it was killed, is not written to again."""
+    run, failed = timeline.current(), []
+    entries = timeline.whole(run) if run is not None else []
+    written = {entry.what for entry in entries if entry.ok and entry.detail.get("template") == LETTER}
+    for share, text in letters(site, loss):
+        if f"{share.name} ({share.email})" not in written:
+            problem = notify.deliver(site, share.email, f"Your data at {site.url}", text)
+            notify.note(share.name, share.email, "Your data", problem=problem, body=text, template=LETTER)
+            failed += [share.name] if problem else []
+    sent = len(letters(site, loss)) - len(failed)
+    return f"{sent} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")
 
 
 @act("Write to the affected tenants", gate="notify", do=_write)

@@ -27,11 +27,9 @@ NO_GATES: dict[str, Any] = {"gates_restore": '"none"', "gates_notify": '"none"'}
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 STRUCK: Counter[str] = Counter()  # how often what was struck, for the summary
 RUNS: list[tuple[int, int, int]] = []  # of each run: interruptions, rows lost, acts twice
-# As often as a try failed and started the web service again, or was cut off in the swap; the last one consists of a
-# step a letter, and is through at once if it is done again.
+# As often as a try failed and started the web service again, or was cut off in the swap.
 AGAIN = {
     "Stop the web service", "Start the web service again as it was", "Let clients connect to the database again",
-    "Write to the affected tenants",
 }  # fmt: skip
 # Once a try: what was saved in a try that failed lacks what was sold since.
 SAVED = {

@@ -1,15 +1,23 @@
 """What a restore gave back and cost, tenant by tenant, and the letters that say so."""
 
+import time
 from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
-from tasks import loss
+import pytest
+from prefect.client.orchestration import get_client
+
+from tasks import loss, notify, timeline
+from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.loss import Loss
 from tasks.rescue import Rescue, TableRescue
 from tests import sample
+from tests.mail_server import MailServer
 
 SITE = sample.site()
+PLAN = Plan(what="", where="", commands=(), cost="")
 OWNERS = [("3", "Azul", "owner@azul.test"), ("7", "Rauch", "")]
 DAMAGE = Damage(
     live="d", beside="d_new", at=datetime(2026, 11, 24, 12, tzinfo=UTC), compared=9,
@@ -93,3 +101,32 @@ def test_a_rescue_that_overwrites_rows_costs_their_live_version() -> None:
 def test_the_plan_of_the_letters_is_the_same_until_the_loss_is_another() -> None:
     first, again = (loss.write_to_tenants.plan(SITE, rescued(4, 0)).hash for _ in range(2))
     assert first == again != loss.write_to_tenants.plan(SITE, of("whole restore")).hash
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_was_killed_among_its_letters_writes_to_nobody_twice() -> None:
+    with MailServer() as post:
+        site = sample.site(mailbox=post.settings)
+        owners = [*OWNERS[:1], ("7", "Rauch", "owner@rauch.test")]
+        cost = loss.of(DAMAGE, "whole restore", "2026-11-24T030000Z", owners, "")
+        run_id = uuid4()
+        timeline.begin(timeline.Run(id=run_id, playbook="data-corruption", site=site))
+        try:
+            notify.note("Azul", "owner@azul.test", "Your data", problem="", body="", template=loss.LETTER)
+            notify.note("Rauch", "owner@rauch.test", "Your data", problem="was cut off", body="", template=loss.LETTER)
+            timeline.begin(timeline.Run(id=run_id, playbook="data-corruption", site=site))  # the next process
+            stored(run_id)
+            assert loss._write(PLAN, site, cost) == "2 letters sent"
+        finally:
+            timeline.end()
+    assert [message["To"] for message in post.messages] == ["owner@rauch.test"]
+
+
+def stored(run_id: UUID) -> None:
+    """Wait until the server has both notes."""
+    with get_client(sync_client=True) as client:
+        for _ in range(100):
+            if len(timeline.read(client, run_id)) == 2:
+                return
+            time.sleep(0.1)
+    raise AssertionError("the notes did not arrive")
