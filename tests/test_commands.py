@@ -74,7 +74,7 @@ WITH_DATA = """\
   docker inspect --type container --format 'WHERE' CONTAINER
   zstd --version
   docker exec CONTAINER timeout 21600 pg_dump PGDUMP
-  zstd -T0 -3 --zstd=strategy=5,minMatch=6 -q -c
+  zstd --single-thread -3 --zstd=strategy=5,minMatch=6 -q -c
 * tee /var/backups/tandil/daily/BACKUP.dump.zst.part
   docker exec CONTAINER pg_dumpall --roles-only --no-role-passwords --username=shop --port=5432
   find /var/backups/tandil/daily -maxdepth 1 -type f -name '*Z*.dump*' -printf '%f\\n'

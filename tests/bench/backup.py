@@ -149,10 +149,11 @@ def bare_restore(vps: PracticeVps, site: Site, name: str) -> float:
 
 
 def back_up(site: Site) -> tuple[int, str]:
-    """What `daily_backup` does before it prunes; the archive's bytes and the backup's name."""
+    """What `daily_backup` does but for retention; the archive's bytes and the backup's name."""
     name = backups.new_name(datetime.now(UTC))
     made = dump.dump.fn(site, name, "daily", dump.space.fn(site))
     backups.commit.fn(site, made)
+    dump.prune_copies.fn(site, name)
     return made.archive.stored_bytes, name
 
 
