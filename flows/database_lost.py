@@ -15,7 +15,7 @@ in a row.
 
 from blocks.site import Site
 from flows.incident import Incident, Outcome
-from flows.playbook import WEB_STOPPED, attempt, carry_out, playbook
+from flows.playbook import WEB_STOPPED, attempt, carry_out, playbook, recovered
 from tasks import compose, diagnosis, docker, free_space, host, http, rebuild, volume
 
 
@@ -44,6 +44,6 @@ def database_lost(site: Site, incident: Incident) -> Outcome:
         case "corrupted":  # 5
             choice = rebuild.newest_proven(site)
             carry_out(incident, rebuild.rebuild, choice)
-            if http.recovery(site, site.recovery_timeout).recovered:
+            if recovered(incident, site.recovery_timeout):
                 return incident.resolved(f"{choice.backup} was restored; the damaged data is kept in {choice.aside}")
     return incident.unresolved(cause.advice)

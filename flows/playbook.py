@@ -138,10 +138,12 @@ def attempt(incident: Incident, act: Act[Any], *inputs: Any) -> bool:
         act(incident.site, *inputs)
     except CommandError:
         patience = 2  # it is on the timeline; what it may have done shows soon
-    run = timeline.current()
-    if run is not None and run.planning:
-        return False
-    return http.recovery(incident.site, patience).recovered
+    return recovered(incident, patience)
+
+
+def recovered(incident: Incident, patience: int) -> bool:
+    """Whether the site is healthy from outside within so many seconds; in plan mode nothing was done that heals."""
+    return not timeline.planning() and http.recovery(incident.site, patience).recovered
 
 
 def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str, *, yields_to: tuple[str, ...]) -> State[Any]:
