@@ -73,9 +73,11 @@ def _backups(site: Site) -> list[Step]:
     assert site.database is not None
     server, folder, name = postgres.named(site), dump.folder(site), "BACKUP"
     copy = f"{folder}/BACKUP.dump.zst"
-    found = Space(database_bytes=0, free=0, expected=0, compression="zstd", copy_kept=True)
+    found = Space(database_bytes=0, free=0, expected=0, compression="zstd", copy_kept=True, straight=True)
     stream = dump.stream(server, site.database.name, name, "SNAPSHOT", found=found, part=f"{copy}.part")
-    make: list[Step] = [dump.compressor_version(), stream, dump.pg_roles(server), dump.list_copies(folder)]
+    otherwise = dump.pg_dump(server, site.database.name, name, "SNAPSHOT", level=6)
+    make: list[Step] = [dump.compressor_version(), postgres.runtime(server), stream, otherwise]
+    make += [dump.pg_roles(server), dump.list_copies(folder)]
     make += [dump.make_folder(folder), dump.finish_copy(copy), dump.remove_files(copy)]
     put: list[Step] = [restore.free(server, "/DATA"), restore.decompressor(), restore.at_most(1)]
     put += [restore.spool_files(server), restore.spooled(server, f"{restore.SPOOL}DATABASE.dump")]

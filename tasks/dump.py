@@ -37,12 +37,17 @@ Kind = Literal["daily", "safety"]
 # --- commands -------------------------------------------------------------------------------------------------
 
 
-def pg_dump(server: Server, database: str, name: str, shown: str, *, level: int) -> Command:
-    """An archive of everything in the snapshot, on standard output; the container itself ends it in time."""
+def pg_dump(server: Server, database: str, name: str, shown: str, *, level: int, straight: bool = False) -> Command:
+    """An archive of everything in the snapshot, on standard output.
+
+    `straight` if it need not pass through Docker's daemon: then the host's time limit ends it, else the container's.
+    """
     wanted = f"user={server.user} port={server.port} dbname={database} application_name={_application(name)}"
     words = ("--format=custom", f"--compress={level}", f"--snapshot={shown}", "--lock-wait-timeout=60000")
-    bound = ("timeout", str(LONGEST), "pg_dump")
-    return postgres.inside(server, *bound, *words, f"--dbname={wanted}", timeout=LONGEST)
+    command = ("pg_dump", *words, f"--dbname={wanted}")
+    if straight:
+        return postgres.straight(server, *command, timeout=LONGEST)
+    return postgres.inside(server, "timeout", str(LONGEST), *command, timeout=LONGEST)
 
 
 def pg_roles(server: Server) -> Command:
@@ -102,6 +107,7 @@ class Space(BaseModel):
     expected: int
     compression: Literal["zstd", "none"]
     copy_kept: bool
+    straight: bool = False  # out of the container without passing through Docker's daemon
 
     @property
     def summary(self) -> str:
@@ -120,7 +126,8 @@ def space(site: Site) -> Space:
     """
     store, database = _configured(site)
     s3.check(store)
-    with postgres.connect(postgres.production(site), database.name, application="guardia-look") as connection:
+    server = postgres.production(site)
+    with postgres.connect(server, database.name, application="guardia-look") as connection:
         manifest.refuse_inexact(connection)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row is not None
@@ -129,7 +136,7 @@ def space(site: Site) -> Space:
     needed = int(last * 1.5) + int(total * SPARE)
     return Space(
         database_bytes=row[0], free=free, expected=last, compression=compression(site),
-        copy_kept=store.copies > 0 and free > needed,
+        copy_kept=store.copies > 0 and free > needed, straight=_answers(site, postgres.runtime(server)),
     )  # fmt: skip
 
 
@@ -219,7 +226,7 @@ def folder(site: Site) -> str:
 def stream(server: Server, database: str, name: str, shown: str, *, found: Space, part: str) -> Pipeline:
     """The archive on its way: dumped, compressed, and kept in a file as it passes if there is space."""
     zstd = found.compression == "zstd"
-    stages = [pg_dump(server, database, name, shown, level=0 if zstd else 6)]
+    stages = [pg_dump(server, database, name, shown, level=0 if zstd else 6, straight=found.straight)]
     stages += [compressor()] if zstd else []
     stages += [keep_copy(part)] if found.copy_kept else []
     return Pipeline(tuple(stages), timeout=LONGEST)
@@ -280,11 +287,15 @@ def _clean_up(site: Site, store: BackupStore, name: str, path: str, found: Space
 
 def compression(site: Site) -> Literal["zstd", "none"]:
     """What the VPS compresses with: zstd, or nothing where it has none and pg_dump must do it."""
+    return "zstd" if _answers(site, compressor_version()) else "none"
+
+
+def _answers(site: Site, command: Command) -> bool:
     try:
-        ssh.run(site.host, compressor_version(), quiet=True)
+        ssh.run(site.host, command, quiet=True)
     except CommandError:
-        return "none"
-    return "zstd"
+        return False
+    return True
 
 
 def _configured(site: Site) -> tuple[BackupStore, Any]:

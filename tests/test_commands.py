@@ -73,9 +73,11 @@ WITH_DATA = """\
 * tee --append /etc/cron.d/shop
   docker inspect --type container --format 'WHERE' CONTAINER
   zstd --version
-  docker exec CONTAINER timeout 21600 pg_dump PGDUMP
+  runc --root /run/docker/runtime-runc/moby state CONTAINER
+  runc --root /run/docker/runtime-runc/moby exec CONTAINER pg_dump --format=custom --compress=0 PGDUMP
   zstd --single-thread -3 --zstd=strategy=5,minMatch=6 -q -c
 * tee /var/backups/tandil/daily/BACKUP.dump.zst.part
+  docker exec CONTAINER timeout 21600 pg_dump --format=custom --compress=6 PGDUMP
   docker exec CONTAINER pg_dumpall --roles-only --no-role-passwords --username=shop --port=5432
   find /var/backups/tandil/daily -maxdepth 1 -type f -name '*Z*.dump*' -printf '%f\\n'
 * install -d -m 700 /var/backups/tandil/daily
@@ -105,7 +107,7 @@ WITH_DATA = """\
 
 
 SHORT = {
-    "PGDUMP": "--format=custom --compress=0 --snapshot=SNAPSHOT --lock-wait-timeout=60000 "
+    "PGDUMP": "--snapshot=SNAPSHOT --lock-wait-timeout=60000 "
     "'--dbname=user=shop port=5432 dbname=shop application_name=guardia-dump-BACKUP'",
     "PGRESTORE": "'--dbname=user=shop port=5432 dbname=DATABASE_part application_name=guardia-restore' "
     "/tmp/guardia-DATABASE.dump",
