@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from blocks.errors import ConfigError, DatabaseUnreachable, HostRefused
+from blocks.errors import ConfigError, DatabaseUnreachable, HostRefused, HostUnreachable
 from blocks.site import Site
 from tasks import postgres, ssh
 from tests import sample
 from tests.lab.served import env_prod
+from tests.lab.test_faults import wait_for
 from tests.lab.test_streams import host_of
 from tests.lab.vps import PracticeVps
 
@@ -64,7 +65,18 @@ def test_a_service_that_compose_does_not_know_is_a_mistake_in_the_site_file(site
 def test_an_sshd_that_forbids_forwarding_is_refused_with_the_cure(vps: PracticeVps, site: Site) -> None:
     vps.shell("echo 'AllowTcpForwarding no' > /etc/ssh/sshd_config.d/forward.conf && systemctl reload ssh")
     try:
-        with pytest.raises(HostRefused, match="AllowTcpForwarding local"):
-            sales(site)
+        wait_for("the refusal", lambda: "AllowTcpForwarding local" in refusal(site))
     finally:
         vps.shell("rm /etc/ssh/sshd_config.d/forward.conf && systemctl reload ssh")
+
+
+def refusal(site: Site) -> str:
+    """Why sshd lets nobody through, or nothing: a moment after it was told to reload it still does, or hangs up."""
+    ssh.close(site.host)
+    try:
+        sales(site)
+    except HostRefused as error:
+        return error.cure
+    except HostUnreachable:
+        return ""
+    return ""
