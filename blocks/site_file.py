@@ -156,7 +156,13 @@ def _secret(value: Any, folder: Path, place: str, *, secret: bool) -> Any:
         raise ConfigError(f"{place}.{source} must be a name.", ways)
     if source == "env":
         return _from_environment(name, place)
-    return _from_file(folder / Path(name).expanduser(), place) if source == "file" else _from_block(name, place)
+    if source != "file":
+        return _from_block(name, place)
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{place}: nobody has the home directory of {name!r}.", "Give the whole path.") from error
+    return _from_file(folder / path, place)
 
 
 def _from_environment(name: str, place: str) -> str:

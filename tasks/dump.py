@@ -235,24 +235,24 @@ def stream(server: Server, database: str, name: str, shown: str, *, found: Space
 def _upload(site: Site, name: str, command: Pipeline, found: Space, tell: Callable[[int], None]) -> Archive:
     """The stream into the bucket, hashed as it passes, encrypted if there is a key."""
     store, _ = _configured(site)
-    key = backups.archive_key(site, name)
-    digest, size = hashlib.sha256(), 0
+    key, secret = backups.archive_key(site, name), store.encryption_key
+    digest, size = hashlib.sha256() if secret else None, 0  # without a key, what is stored is the archive itself
 
     with ssh.reading(site.host, command) as reader:
 
         def plain(wanted: int) -> bytes:
             nonlocal size
             data = reader.read(wanted)
-            digest.update(data)
+            if digest is not None:
+                digest.update(data)
             size += len(data)
             tell(size)
             return data
 
-        secret = store.encryption_key
         read = sealed.seal(plain, sealed.decoded(secret), backups.context(site, name)) if secret else plain
         stored = s3.upload(store, key, read)
     return Archive(
-        key=key, compression=found.compression, sha256=digest.hexdigest(), bytes=size,
+        key=key, compression=found.compression, sha256=digest.hexdigest() if digest else stored.sha256, bytes=size,
         stored_sha256=stored.sha256, stored_bytes=stored.bytes,
     )  # fmt: skip
 

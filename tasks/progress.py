@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-EVERY = 2.0  # seconds between two updates: each is a request to the server
+EVERY = 5.0  # seconds between two updates: each is a request to the server, for which the stream waits
 log = logging.getLogger("guardia.progress")
 
 Report = Callable[[float], None]

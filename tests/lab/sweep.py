@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ def killed_after(guardia: Guardia, count: int, of: Kind = "step") -> Iterator[Ki
     finally:
         over.set()
         thread.join(5)
+
+
+def acts_done(guardia: Guardia, run: str) -> Counter[str]:
+    """How often each act of a run did something. One that was killed before it could be noted is done again, and finds
+    nothing left to remove.
+    """
+    entries = [entry for entry in guardia.timeline(run) if entry["kind"] == "act" and entry["ok"]]
+    return Counter(entry["what"] for entry in entries if not entry["outcome"].startswith("removed 0"))
 
 
 def flow_processes(guardia: Guardia, run: str = "") -> list[int]:

@@ -7,7 +7,6 @@ is none, and no act was done twice. The upload is slowed down for as long as a b
 import mailbox
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from tests.lab.database import sql
 from tests.lab.seaweed import Store
 from tests.lab.served import SITE, Guardia, env_prod, served
 from tests.lab.stores import Proxy
-from tests.lab.sweep import cut_ssh, flow_processes, kill, killed_after, wait_for_process
+from tests.lab.sweep import acts_done, cut_ssh, flow_processes, kill, killed_after, wait_for_process
 from tests.lab.test_faults import wait_for
 from tests.lab.vps import PracticeVps, wait_healthy
 from tests.lab.writers import selling
@@ -138,7 +137,7 @@ def whole(on: Stage, run: str) -> None:
     assert state["name"] == "Backed up", (state, on.guardia.timeline(run)[-4:])
     name = str(state["message"].split()[2])
     assert backups.find(on.site, name).problem == ""
-    done = Counter(entry["what"] for entry in on.guardia.timeline(run) if entry["kind"] == "act" and entry["ok"])
+    done = acts_done(on.guardia, run)
     TWICE.extend(what for what, count in done.items() if count > 1)
     assert [what for what, count in done.items() if count > 1] == []
     left = half(on)

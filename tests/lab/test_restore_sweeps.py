@@ -16,7 +16,7 @@ from tests.lab import faults
 from tests.lab.database import sql
 from tests.lab.seaweed import Store
 from tests.lab.served import SITE, Guardia, served
-from tests.lab.sweep import cut_ssh, flow_processes, kill, killed_after
+from tests.lab.sweep import acts_done, cut_ssh, flow_processes, kill, killed_after
 from tests.lab.test_data_corruption import letters
 from tests.lab.vps import PracticeVps, wait_healthy
 from tests.lab.writers import Sales, selling
@@ -89,7 +89,7 @@ def settled(vps: PracticeVps, guardia: Guardia, run: str, before: str, *sellers:
     lost = [token for sales in sellers for token in sales.lost(vps, *names)]
     assert lost == []
     assert any(sales.sold for sales in sellers), "nobody sold anything"
-    done = Counter(entry["what"] for entry in guardia.timeline(run) if entry["kind"] == "act" and entry["ok"])
+    done = acts_done(guardia, run)
     tries = done["Start the web service again as it was"] + 1
     twice = {what: n for what, n in done.items() if what not in AGAIN and n > (tries if what in SAVED else 1)}
     assert twice == {}
