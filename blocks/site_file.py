@@ -156,13 +156,7 @@ def _secret(value: Any, folder: Path, place: str, *, secret: bool) -> Any:
         raise ConfigError(f"{place}.{source} must be a name.", ways)
     if source == "env":
         return _from_environment(name, place)
-    if source != "file":
-        return _from_block(name, place)
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{place}: nobody has the home directory of {name!r}.", "Give the whole path.") from error
-    return _from_file(folder / path, place)
+    return _from_file(folder, name, place) if source == "file" else _from_block(name, place)
 
 
 def _from_environment(name: str, place: str) -> str:
@@ -171,11 +165,12 @@ def _from_environment(name: str, place: str) -> str:
     return os.environ[name]
 
 
-def _from_file(path: Path, place: str) -> str:
+def _from_file(folder: Path, name: str, place: str) -> str:
+    """A path that begins with ~ is in a home directory, another one in the site file's folder."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{place}: {path} cannot be read: {error}.", "Check the path.") from None
+        return (folder / Path(name).expanduser()).read_text(encoding="utf-8")
+    except (OSError, ValueError, RuntimeError) as error:  # no UTF-8, a NUL in the name, nobody's home directory
+        raise ConfigError(f"{place}: {folder / name} cannot be read: {error}.", "Check the path.") from None
 
 
 def _from_block(name: str, place: str) -> str:

@@ -60,9 +60,9 @@ def test_a_value_that_is_no_secret_may_be_pointed_to_as_well(folder: Path) -> No
 MISTAKES = {
     "nowhere to point to": ({"host__private_key": {"file": "nowhere"}}, "host.private_key: ", "Check the path."),
     "a home of nobody": (
-        {"host__private_key": {"file": "~nobody at all/key"}},
+        {"host__private_key": {"file": "~no such user/key"}},
         "host.private_key: ",
-        "the whole path.",
+        "Check the path.",
     ),
     "a binary file": ({"host__private_key": {"file": "binary"}}, "host.private_key: ", "Check the path."),
     "no such variable": (
