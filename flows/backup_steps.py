@@ -21,7 +21,7 @@ def back_up(site: Site, kind: Kind = "daily", attempt: int = 1) -> str:
         return f"a new {kind} backup"
     name = dump.name_it(site, kind, attempt)
     found = dump.space(site)
-    backups.commit(site, dump.dump(site, name, kind, found))
+    backups.commit(site, dump.noted(dump.dump(site, name, kind, found)))
     try:
         _tidy(site, name)
     except GuardiaError as error:  # the backup is whole; a restore that it was made for must not wait for this

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from blocks.backup_store import BackupStore
 from blocks.errors import BadBackup, ConfigError
 from blocks.site import Site
-from tasks import s3, sealed, timeline
+from tasks import s3, sealed
 from tasks.manifest import FORMAT, Manifest
 from tasks.retention import kept
-from tasks.steps import look, once
+from tasks.steps import Result, chore, look
 
 NAME = r"\d{4}-\d\d-\d\dT\d{6}Z(-safety)?"
 ORPHAN = timedelta(hours=24)  # an archive without a manifest that is older belongs to no backup that is being made
@@ -236,9 +236,9 @@ def opened(site: Site, backup: Backup) -> Iterator[bytes]:
 # --- changes --------------------------------------------------------------------------------------------------
 
 
-@once("Write the manifest", by=("site", "manifest"))
-def commit(site: Site, manifest: Manifest) -> str:
-    """Make it a backup, by writing the manifest; returns its SHA-256. Raises BadBackup if the archive is not whole."""
+@chore("Write the manifest", by=("site", "manifest"))
+def commit(site: Site, manifest: Manifest) -> Result:
+    """Make it a backup, by writing the manifest. Raises BadBackup if the archive is not whole."""
     archive, store = manifest.archive, _store(site)
     sizes = {found.key: found.size for found in s3.keys(store, _prefix(site, manifest.name))}
     if sizes.get(archive.key) != archive.stored_bytes:
@@ -253,8 +253,7 @@ def commit(site: Site, manifest: Manifest) -> str:
         s3.put(store, key, file, locked=True)
     elif s3.get(store, key) != file:  # the same one is there when the answer to a first attempt was lost
         raise BadBackup(f"There is another backup {manifest.name} already.", "Back up again.")
-    timeline.record("act", "Write the manifest", outcome=f"{manifest.name} is a backup now", changes=True)
-    return digest(manifest)
+    return Result(words=f"{manifest.name} is a backup now")
 
 
 def abandon(site: Site, kind: Literal["daily", "safety"]) -> int:
@@ -268,19 +267,19 @@ def abandon(site: Site, kind: Literal["daily", "safety"]) -> int:
     )
 
 
-@once("Keep the verdict beside the backup")
-def keep_proof(site: Site, name: str, proof: Proof) -> None:
+@chore("Keep the verdict beside the backup")
+def keep_proof(site: Site, name: str, proof: Proof) -> Result:
     """Write a proof beside its backup, over an older one."""
     s3.put(_store(site), f"{_prefix(site, name)}proof.json", _enveloped(site, name, "proof", proof))
-    timeline.record("act", "Keep the verdict beside the backup", outcome=f"{name}: {proof.verdict}", changes=True)
+    return Result(words=f"{name}: {proof.verdict}")
 
 
-@once("Remove what retention lets go", by=("site", "name"))
-def prune(site: Site, name: str) -> list[str]:
+@chore("Remove what retention lets go", by=("site", "name"))
+def prune(site: Site, name: str) -> Result:
     """After the success of the backup `name`, remove what retention lets go, and what killed workers left.
 
-    Returns the names removed. What object lock still holds, and what is damaged, stays. Raises BadBackup and removes
-    nothing if that backup is not there.
+    Its text is the names removed. What object lock still holds, and what is damaged, stays. Raises BadBackup and
+    removes nothing if that backup is not there.
     """
     store, found = _store(site), every(site)
     if name not in {backup.name for backup in found if backup.manifest}:
@@ -301,8 +300,7 @@ def prune(site: Site, name: str) -> list[str]:
     words = f"removed {len(gone)} of {len(found)} backups" + (f", {left} unfinished uploads" if left else "")
     words += f"; {len(held)} are held by object lock" if held else ""
     words += f"; {broken} that cannot be used were left for you to look at" if broken else ""
-    timeline.record("act", "Remove what retention lets go", outcome=words, text="\n".join(gone), changes=bool(gone))
-    return gone
+    return Result(words=words, text="\n".join(gone), changed=bool(gone))
 
 
 def digest(manifest: Manifest) -> str:

@@ -27,7 +27,7 @@ from tasks.docker import QUICK
 from tasks.manifest import Archive, Contents, Manifest
 from tasks.postgres import Server
 from tasks.progress import Report, progress
-from tasks.steps import look, once
+from tasks.steps import Result, chore, look, once
 
 LONGEST = 6 * 3600  # seconds that a dump may take
 COPY = re.compile(rf"{backups.NAME}\.dump(\.zst)?(\.part)?")  # nothing else in the folder is ours
@@ -179,23 +179,27 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
         timeline.record("act", "Dump the database into the bucket", outcome=str(error), ok=False, changes=True,
                         seconds=time.monotonic() - started)  # fmt: skip
         raise
-    seconds = time.monotonic() - started
-    done = Manifest(
-        kind=kind, site=site.name, name=name, database=database.name, snapshot_at=state.at, seconds=round(seconds, 2),
-        database_bytes=found.database_bytes, contents=taken, archive=archive, globals_sql=roles,
-        encrypted=store.encryption_key is not None,
+    return Manifest(
+        kind=kind, site=site.name, name=name, database=database.name, snapshot_at=state.at,
+        seconds=round(time.monotonic() - started, 2), database_bytes=found.database_bytes, contents=taken,
+        archive=archive, globals_sql=roles, encrypted=store.encryption_key is not None,
     )  # fmt: skip
-    rows = sum(table.rows for table in taken.tables.values())
-    timeline.record(
-        "act", "Dump the database into the bucket", seconds=seconds, changes=True,
-        outcome=f"{name}: {_mb(archive.bytes)}, {len(taken.tables)} tables, {rows:,} rows",
-    )  # fmt: skip
-    return done
 
 
-@once("Keep the newest copies on the VPS", by=("site", "name"))
-def prune_copies(site: Site, name: str) -> list[str]:
-    """After the backup `name`, remove all but the newest copies, and what cut short ones left; returns their names.
+def noted(made: Manifest) -> Manifest:
+    """The same; its dump is on the timeline, once, also of a process that was killed before it could say so."""
+    if timeline.noted(made.archive.key) is None:
+        rows = sum(table.rows for table in made.contents.tables.values())
+        timeline.record(
+            "act", "Dump the database into the bucket", seconds=made.seconds, changes=True, key=made.archive.key,
+            outcome=f"{made.name}: {_mb(made.archive.bytes)}, {len(made.contents.tables)} tables, {rows:,} rows",
+        )  # fmt: skip
+    return made
+
+
+@chore("Keep the newest copies on the VPS", by=("site", "name"))
+def prune_copies(site: Site, name: str) -> Result:
+    """After the backup `name`, remove all but the newest copies, and what cut short ones left, and name them.
 
     Its own copy gets its name here: only now that it is committed is it one. Each kind keeps as many, and a copy that
     a backup of the other kind is writing stays.
@@ -204,7 +208,7 @@ def prune_copies(site: Site, name: str) -> list[str]:
     try:
         listed = ssh.run(site.host, list_copies(folder(site))).stdout.split("\n")
     except CommandFailed:
-        return []  # there is no folder yet: no copy was ever kept
+        return Result(words="there are none", changed=False)  # there is no folder yet: no copy was ever kept
     files = sorted((file for file in listed if COPY.fullmatch(file)), reverse=True)
     for part in [file for file in files if file.startswith(f"{name}.dump") and file.endswith(".part")]:
         ssh.run(site.host, finish_copy(f"{folder(site)}/{part.removesuffix('.part')}"))
@@ -214,8 +218,7 @@ def prune_copies(site: Site, name: str) -> list[str]:
     gone = whole[store.copies :] + [file for file in same if file.endswith(".part")]
     if gone:
         ssh.run(site.host, remove_files(*(f"{folder(site)}/{file}" for file in gone)))
-    timeline.record("act", "Keep the newest copies on the VPS", outcome=f"removed {len(gone)}", changes=bool(gone))
-    return gone
+    return Result(words=f"removed {len(gone)}", text="\n".join(gone), changed=bool(gone))
 
 
 def folder(site: Site) -> str:

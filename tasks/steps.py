@@ -100,14 +100,49 @@ def _once(function: Callable[P, R], title: str, key: Callable[[TaskRunContext, d
 
 
 class Result(BaseModel):
-    """How an act ended.
+    """How an act ended: in words, with the `text` that is their evidence, and whether it `changed` anything.
 
     A failure that trying again at once cannot cure is kept too, so that a resumed run goes on; only when the run had
     ended and somebody retries it is it tried again, for the cause may be gone by then.
     """
 
-    ok: bool
+    ok: bool = True
     words: str
+    text: str = ""
+    changed: bool = True
+
+
+def chore(title: str, *, by: tuple[str, ...] | None = None) -> Callable[[Callable[P, Result]], Task[P, Result]]:
+    """A step that changes Guardia's own things, once per flow run as `once`, and noted as an act is."""
+
+    def decorate(function: Callable[P, Result]) -> Task[P, Result]:
+        @wraps(function)
+        def body(*args: P.args, **kwargs: P.kwargs) -> Result:
+            context = TaskRunContext.get()
+            key = _key(context, _chosen(_bound(function, args, kwargs), by)) if context else ""
+            return _noted(title, key, lambda: function(*args, **kwargs))
+
+        return once(title, by=by)(body)
+
+    return decorate
+
+
+def _noted(title: str, key: str, do: Callable[[], Result]) -> Result:
+    """Do it and note it, unless this run's timeline has it already under the key of its result."""
+    if key and (entry := timeline.noted(key)) is not None:
+        return Result(words=entry.outcome, text=entry.text, changed=entry.changes)
+    started = time.monotonic()
+    try:
+        result = do()
+    except GuardiaError as error:
+        seconds = time.monotonic() - started
+        timeline.record("act", title, outcome=str(error), ok=False, seconds=seconds, changes=True)
+        raise
+    timeline.record(
+        "act", title, outcome=result.words, ok=result.ok, seconds=time.monotonic() - started,
+        changes=result.changed, text=result.text, key=key if result.ok else "",
+    )  # fmt: skip
+    return result
 
 
 class Act(Generic[P]):
@@ -175,17 +210,18 @@ class Act(Generic[P]):
     def _body(self, do: Callable[..., str]) -> Callable[P, Result]:
         @wraps(self.plan)
         def body(*args: P.args, **kwargs: P.kwargs) -> Result:
-            started, failure = time.monotonic(), None
-            try:
-                result = Result(ok=True, words=do(self.plan(*args, **kwargs), *args, **kwargs))
-            except GuardiaError as error:
-                result, failure = Result(ok=False, words=str(error)), error
-            timeline.record(
-                "act", self.title, outcome=result.words, ok=result.ok, seconds=time.monotonic() - started, changes=True
-            )
-            if failure is not None and not failure.permanent:
-                raise failure
-            return result
+            def tried() -> Result:
+                try:
+                    return Result(words=do(self.plan(*args, **kwargs), *args, **kwargs))
+                except GuardiaError as error:
+                    if not error.permanent:
+                        raise
+                    return Result(ok=False, words=str(error))
+
+            context = FlowRunContext.get()
+            bound = _bound(self.plan, args, kwargs)
+            key = self._stored(str(context.flow_run.id), bound)[0] if context and context.flow_run else ""
+            return _noted(self.title, key, tried)
 
         return body
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import UUID, uuid4
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from pydantic import BaseModel, Field
 
@@ -80,9 +80,14 @@ def end() -> None:
     _current.set(None)
 
 
-def record(kind: Kind, what: str, **fields: Any) -> Entry:
-    """Add to the current run's timeline and log and, unless planning, to its events. Outside a run, to nothing."""
+def record(kind: Kind, what: str, *, key: str = "", **fields: Any) -> Entry:
+    """Add to the current run's timeline and log and, unless planning, to its events. Outside a run, to nothing.
+
+    `noted` finds it by its `key`.
+    """
     run = current()
+    if key:
+        fields["id"] = _id(key)
     for name in fields.keys() & {"outcome", "text"}:  # what came from elsewhere; from here it goes everywhere
         fields[name] = mask(fields[name], run.secrets if run else frozenset())
     began = datetime.now(UTC) - timedelta(seconds=fields.get("seconds") or 0)
@@ -94,6 +99,13 @@ def record(kind: Kind, what: str, **fields: Any) -> Entry:
         if not run.planning:
             send(run.id, f"{run.playbook} on {run.site.name}", entry)
     return entry
+
+
+def noted(key: str) -> Entry | None:
+    """What the current run, in this process or in one that was killed, recorded under the key; None if it did not."""
+    run = current()
+    entries = whole(run) if run is not None else []
+    return next((entry for entry in entries if entry.id == _id(key)), None)
 
 
 @contextmanager
@@ -155,6 +167,10 @@ def whole(run: Run) -> list[Entry]:
         with get_client(sync_client=True) as client:
             known = {entry.id: entry for entry in read(client, run.id)} | known
     return sorted(known.values(), key=lambda entry: entry.at)
+
+
+def _id(key: str) -> UUID:
+    return uuid5(NAMESPACE_URL, f"guardia:{key}")
 
 
 def _resource(run_id: UUID) -> str:

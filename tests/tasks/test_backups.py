@@ -361,7 +361,7 @@ def brief(site: Site) -> Site:
 def test_prune_keeps_what_retention_keeps_and_proven_ones(brief: Site) -> None:
     made = [stored.made(brief, NOON + day * DAY) for day in range(4)]
     stored.proved(brief, made[1])
-    assert backups.prune.fn(brief, made[3].name) == [made[2].name, made[0].name]
+    assert backups.prune.fn(brief, made[3].name).text.split() == [made[2].name, made[0].name]
     assert [backup.name for backup in backups.every(brief)] == [made[3].name, made[1].name]
     assert {found.key.split("/")[2] for found in s3.keys(store(brief), "here/")} == {made[1].name, made[3].name}
 
@@ -376,7 +376,7 @@ def test_nothing_is_pruned_unless_the_new_backup_is_there(brief: Site) -> None:
 def test_what_cannot_be_used_is_left_for_a_person(brief: Site) -> None:
     old, new = stored.made(brief, NOON - DAY), stored.made(brief)
     s3.put(store(brief), key_of(old.name), b"damaged")
-    assert backups.prune.fn(brief, new.name) == []
+    assert backups.prune.fn(brief, new.name).text.split() == []
     assert problem(brief, old.name)
 
 
@@ -397,9 +397,9 @@ def test_a_half_pruned_backup_is_none(brief: Site, monkeypatch: pytest.MonkeyPat
 def test_archives_without_a_manifest_go_after_a_day(brief: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     new = stored.made(brief)
     stored.archived(brief, "2026-11-20T030000Z", b"orphan")
-    assert backups.prune.fn(brief, new.name) == []
+    assert backups.prune.fn(brief, new.name).text.split() == []
     monkeypatch.setattr(backups, "ORPHAN", timedelta(0))
-    assert backups.prune.fn(brief, new.name) == ["2026-11-20T030000Z"]
+    assert backups.prune.fn(brief, new.name).text.split() == ["2026-11-20T030000Z"]
     assert backups.find(brief, new.name)
 
 

@@ -1,12 +1,14 @@
 """Looks run afresh; acts run once per flow run, whatever happens to it."""
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect import Flow, flow
+from prefect import Flow, flow, task
+from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 
 from blocks.errors import Busy, CommandFailed, GuardiaError, HostUnreachable
@@ -14,7 +16,7 @@ from blocks.site import Site
 from deployments import limits
 from tasks import ssh, steps, timeline
 from tasks.command import Command, Plan
-from tasks.steps import act, look, once
+from tasks.steps import Result, act, chore, look, once
 from tests import sample
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -283,3 +285,32 @@ def test_the_commands_of_a_plan_run_in_order_and_stop_at_the_first_that_fails(mo
     with pytest.raises(CommandFailed):
         steps.run_commands(Plan("Act", "vps.test", commands, "nothing"), SITE)
     assert calls == ["true", "false"]
+
+
+def test_what_was_noted_by_a_process_that_died_before_its_result_was_kept_is_not_done_again(
+    record: timeline.Run,
+) -> None:
+    @chore("Tidy", by=("site",))
+    def tidy(site: Site, seen: str) -> Result:
+        calls.append(seen)
+        return Result(words=f"removed {seen}", text="of them")
+
+    def died_too_early() -> None:
+        """It did both and noted both, and Prefect kept neither result."""
+        first._step.fn(SITE)
+        task(name=tidy.name, persist_result=False)(tidy.fn)(SITE, "1 file")
+
+    def body() -> None:
+        died_too_early()
+        with get_client(sync_client=True) as client:
+            while len(timeline.read(client, record.id)) < 2:  # the test's time limit ends it
+                time.sleep(0.1)
+        record.entries.clear()  # of the process that died
+        first(SITE)
+        assert tidy(SITE, "what is left").words == "removed 1 file"
+        assert first.done(SITE)
+        first(SITE, 2)
+
+    within(record, body)
+    assert calls == ["1/1", "1 file", "2/1"]
+    assert [entry.what for entry in record.entries] == ["First act"]
