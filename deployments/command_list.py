@@ -6,7 +6,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from blocks.site import Site
-from tasks import compose, cron, docker, drill, dump, free_space, host, own_dumps, postgres, rebuild, restore, volume
+from tasks import (
+    compose,
+    copies,
+    cron,
+    docker,
+    drill,
+    dump,
+    free_space,
+    host,
+    own_dumps,
+    postgres,
+    rebuild,
+    restore,
+    volume,
+)
 from tasks.command import Command, Plan, Step, programs
 from tasks.dump import Space
 from tasks.free_space import Occupied
@@ -71,14 +85,14 @@ def _acts_on_data(site: Site) -> list[Plan]:
 def _backups(site: Site) -> list[Step]:
     """How a backup is made, proven and restored; what is sent to psql and to the containers is data."""
     assert site.database is not None
-    server, folder, name = postgres.named(site), dump.folder(site), "BACKUP"
+    server, folder, name = postgres.named(site), copies.folder(site), "BACKUP"
     copy = f"{folder}/BACKUP.dump.zst"
     found = Space(database_bytes=0, free=0, expected=0, compression="zstd", copy_kept=True, straight=True)
     stream = dump.stream(server, site.database.name, name, "SNAPSHOT", found=found, part=f"{copy}.part")
     otherwise = dump.pg_dump(server, site.database.name, name, "SNAPSHOT", level=6)
     make: list[Step] = [dump.compressor_version(), postgres.runtime(server), stream, otherwise]
-    make += [dump.pg_roles(server), dump.list_copies(folder)]
-    make += [dump.make_folder(folder), dump.finish_copy(copy), dump.remove_files(copy)]
+    make += [dump.pg_roles(server), copies.list_files(folder)]
+    make += [copies.make_folder(folder), copies.finish(copy), copies.remove(copy)]
     put: list[Step] = [restore.free(server, "/DATA"), restore.decompressor(), restore.at_most(1)]
     put += [restore.spool_files(server), restore.spooled(server, f"{restore.SPOOL}DATABASE.dump")]
     put += restore.steps(server, "DATABASE")

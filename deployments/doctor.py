@@ -8,7 +8,21 @@ from rich.table import Table
 
 from blocks.errors import CommandFailed, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import backups, compose, docker, drill, dump, host, http, manifest, notify, own_dumps, postgres, s3, ssh
+from tasks import (
+    backups,
+    compose,
+    docker,
+    drill,
+    dump,
+    host,
+    http,
+    inventory,
+    notify,
+    own_dumps,
+    postgres,
+    s3,
+    ssh,
+)
 from tasks.command import Command
 
 Check = tuple[str, Callable[[], str]]
@@ -64,7 +78,7 @@ def _of_data(site: Site) -> Iterator[Check]:
 def _database(site: Site) -> str:
     assert site.database is not None
     with postgres.connect(postgres.production(site), site.database.name, application="guardia-doctor") as connection:
-        manifest.refuse_inexact(connection)
+        inventory.refuse_inexact(connection)
         query = "SELECT rolsuper, pg_size_pretty(pg_database_size(current_database())) FROM pg_roles"
         superuser, size = connection.execute(f"{query} WHERE rolname = current_user").fetchone() or (False, "?")
         version = connection.info.server_version // 10000  # unknown once it is closed

@@ -6,8 +6,8 @@ from prefect.artifacts import create_table_artifact
 
 from blocks.errors import GuardiaError
 from blocks.site import Site
-from tasks import backups, drill, dump, own_dumps, proving, timeline
-from tasks.backups import Backup, Proof
+from tasks import backups, copies, drill, dump, keeping, own_dumps, proving, timeline
+from tasks.backup import Backup, Proof
 from tasks.dump import Kind
 
 
@@ -21,7 +21,7 @@ def back_up(site: Site, kind: Kind = "daily", attempt: int = 1) -> str:
         return f"a new {kind} backup"
     name = dump.name_it(site, kind, attempt)
     found = dump.space(site)
-    backups.commit(site, dump.noted(dump.dump(site, name, kind, found)))
+    keeping.commit(site, dump.noted(dump.dump(site, name, kind, found)))
     try:
         _tidy(site, name)
     except GuardiaError as error:  # the backup is whole; a restore that it was made for must not wait for this
@@ -32,8 +32,8 @@ def back_up(site: Site, kind: Kind = "daily", attempt: int = 1) -> str:
 
 
 def _tidy(site: Site, name: str) -> None:
-    dump.prune_copies(site, name)
-    backups.prune(site, name)
+    copies.prune(site, name)
+    keeping.prune(site, name)
     show_history(site)
 
 
@@ -44,7 +44,7 @@ def prove(site: Site, name: str) -> Proof:
     """
     proof = proving.prove(site, name)
     if not name.endswith(own_dumps.SUFFIX):
-        backups.keep_proof(site, name, proof)
+        keeping.keep_proof(site, name, proof)
         show_history(site)
     return proof
 

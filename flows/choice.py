@@ -10,7 +10,7 @@ from flows.backup_steps import age
 from flows.incident import Incident
 from tasks import own_dumps, timeline
 from tasks.assessing import OwnFiles
-from tasks.backups import Backup, Backups
+from tasks.backup import Backup, Backups
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from blocks.errors import ConfigError
 from blocks.site import Site
 from tasks import backups, damage, invariants, loss, own_dumps, postgres, restoring, timeline
-from tasks.backups import Backups
+from tasks.backup import Backups
 from tasks.damage import Damage
 from tasks.loss import How, Loss
 from tasks.own_dumps import OwnFile

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from blocks.errors import GuardiaError
 from blocks.site import Site
 from tasks import backups
-from tasks.backups import Backup, Backups
+from tasks.backup import Backup, Backups
 from tasks.cron import Own
 from tasks.schedule import Jobs
 from tasks.steps import look

@@ -1,7 +1,7 @@
 """What PostgreSQL's catalogues say about a database: SQL that only reads, each statement named for what it gives.
 
 Objects of the database's owner are those that initdb did not make (their oid is 16384 or more, as in pg_dump) and
-that belong to no extension; temporary ones are nobody's. The statements count on `manifest.pin`.
+that belong to no extension; temporary ones are nobody's. The statements count on `inventory.pin`.
 """
 
 # Ordinary tables and leaves of partitions, biggest first, and the configuration tables of extensions, whose rows

@@ -7,7 +7,6 @@ is not the end of the dump is an error before anything is completed.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,18 +18,30 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from blocks.backup_store import BackupStore
-from blocks.errors import CommandError, CommandFailed, ConfigError, GuardiaError
+from blocks.errors import CommandError, ConfigError, GuardiaError
 from blocks.site import Site
-from tasks import backups, host, manifest, postgres, s3, sealed, snapshot, ssh, timeline
+from tasks import (
+    backups,
+    bucket,
+    copies,
+    host,
+    inventory,
+    keeping,
+    postgres,
+    s3,
+    sealed,
+    snapshot,
+    ssh,
+    timeline,
+)
 from tasks.command import Command, Pipeline
+from tasks.copies import LONGEST
 from tasks.docker import QUICK
 from tasks.manifest import Archive, Contents, Manifest
 from tasks.postgres import Server
 from tasks.progress import Report, progress
-from tasks.steps import Result, chore, look, once
+from tasks.steps import look, once
 
-LONGEST = 6 * 3600  # seconds that a dump may take
-COPY = re.compile(rf"{backups.NAME}\.dump(\.zst)?(\.part)?")  # nothing else in the folder is ours
 SPARE = 0.1  # of the file system must stay free beside a copy
 Kind = Literal["daily", "safety"]
 
@@ -70,32 +81,6 @@ def compressor_version() -> Command:
     return Command(("zstd", "--version"), timeout=QUICK)
 
 
-def make_folder(folder: str) -> Command:
-    """The folder for copies, which root alone may read."""
-    return Command(("install", "-d", "-m", "700", folder), changes=True, timeout=QUICK)
-
-
-def keep_copy(path: str) -> Command:
-    """Write what passes by to a file too."""
-    return Command(("tee", path), changes=True, timeout=LONGEST)
-
-
-def finish_copy(path: str) -> Command:
-    """Give a whole copy its name."""
-    return Command(("mv", "--no-target-directory", f"{path}.part", path), changes=True, timeout=QUICK)
-
-
-def remove_files(*paths: str) -> Command:
-    """Remove copies; one that is not there is no error."""
-    return Command(("rm", "-f", "--", *paths), changes=True, timeout=60)
-
-
-def list_copies(folder: str) -> Command:
-    """The copies in the folder, and what cut short ones left."""
-    words = ("-maxdepth", "1", "-type", "f", "-name", "*Z*.dump*", "-printf", r"%f\n")
-    return Command(("find", folder, *words), timeout=QUICK)
-
-
 # --- looks ----------------------------------------------------------------------------------------------------
 
 
@@ -128,11 +113,11 @@ def space(site: Site) -> Space:
     s3.check(store)
     server = postgres.production(site)
     with postgres.connect(server, database.name, application="guardia-look") as connection:
-        manifest.refuse_inexact(connection)
+        inventory.refuse_inexact(connection)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row is not None
     last = next((b.manifest.archive.bytes for b in backups.every(site) if b.manifest), row[0] // 4)
-    total, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, folder(site))
+    total, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, copies.folder(site))
     needed = int(last * 1.5) + int(total * SPARE)
     return Space(
         database_bytes=row[0], free=free, expected=last, compression=compression(site),
@@ -147,7 +132,7 @@ def space(site: Site) -> Space:
 def name_it(site: Site, kind: Kind, attempt: int = 1) -> str:
     """A name that a retried run keeps, so that it does not leave two backups."""
     del site, attempt
-    return backups.new_name(datetime.now(UTC)) + ("-safety" if kind == "safety" else "")
+    return bucket.new_name(datetime.now(UTC)) + ("-safety" if kind == "safety" else "")
 
 
 @once("Dump the database into the bucket", by=("site", "name"))
@@ -160,17 +145,17 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
     started = time.monotonic()
     store, database = _configured(site)
     server = postgres.production(site)
-    path = f"{folder(site)}/{name}.dump{'.zst' if found.compression == 'zstd' else ''}"
+    path = f"{copies.folder(site)}/{name}.dump{'.zst' if found.compression == 'zstd' else ''}"
     try:
         _end_leftovers(server, database.name, kind)
-        backups.abandon(site, kind)
+        keeping.abandon(site, kind)
         with snapshot.shared(server, database.name, application=_application(name)) as state:
             command = stream(server, database.name, name, state.name, found=found, part=f"{path}.part")
             if found.copy_kept:
-                ssh.run(site.host, make_folder(folder(site)))
-            held = manifest.hold(state.sessions[0])
+                ssh.run(site.host, copies.make_folder(copies.folder(site)))
+            held = inventory.hold(state.sessions[0])
             with ThreadPoolExecutor(1) as pool, progress(f"backup-{site.name}", f"Backup {name}") as report:
-                contents = pool.submit(manifest.take_parallel, state.sessions, held=held)
+                contents = pool.submit(inventory.take_parallel, state.sessions, held=held)
                 archive = _upload(site, name, command, found, partial(_told, contents, report, found.expected))
                 taken = contents.result()
         roles = ssh.run(site.host, pg_roles(server)).stdout
@@ -197,48 +182,19 @@ def noted(made: Manifest) -> Manifest:
     return made
 
 
-@chore("Keep the newest copies on the VPS", by=("site", "name"))
-def prune_copies(site: Site, name: str) -> Result:
-    """After the backup `name`, remove all but the newest copies, and what cut short ones left, and name them.
-
-    Its own copy gets its name here: only now that it is committed is it one. Each kind keeps as many, and a copy that
-    a backup of the other kind is writing stays.
-    """
-    store, _ = _configured(site)
-    try:
-        listed = ssh.run(site.host, list_copies(folder(site))).stdout.split("\n")
-    except CommandFailed:
-        return Result(words="there are none", changed=False)  # there is no folder yet: no copy was ever kept
-    files = sorted((file for file in listed if COPY.fullmatch(file)), reverse=True)
-    for part in [file for file in files if file.startswith(f"{name}.dump") and file.endswith(".part")]:
-        ssh.run(site.host, finish_copy(f"{folder(site)}/{part.removesuffix('.part')}"))
-        files = [part.removesuffix(".part") if file == part else file for file in files]
-    same = [file for file in files if ("-safety." in file) == name.endswith("-safety")]
-    whole = [file for file in same if not file.endswith(".part")]
-    gone = whole[store.copies :] + [file for file in same if file.endswith(".part")]
-    if gone:
-        ssh.run(site.host, remove_files(*(f"{folder(site)}/{file}" for file in gone)))
-    return Result(words=f"removed {len(gone)}", text="\n".join(gone), changed=bool(gone))
-
-
-def folder(site: Site) -> str:
-    """Where copies are kept on the VPS."""
-    return (site.backups and site.backups.folder) or f"/var/backups/{site.name}/daily"
-
-
 def stream(server: Server, database: str, name: str, shown: str, *, found: Space, part: str) -> Pipeline:
     """The archive on its way: dumped, compressed, and kept in a file as it passes if there is space."""
     zstd = found.compression == "zstd"
     stages = [pg_dump(server, database, name, shown, level=0 if zstd else 6, straight=found.straight)]
     stages += [compressor()] if zstd else []
-    stages += [keep_copy(part)] if found.copy_kept else []
+    stages += [copies.keep(part)] if found.copy_kept else []
     return Pipeline(tuple(stages), timeout=LONGEST)
 
 
 def _upload(site: Site, name: str, command: Pipeline, found: Space, tell: Callable[[int], None]) -> Archive:
     """The stream into the bucket, hashed as it passes, encrypted if there is a key."""
     store, _ = _configured(site)
-    key, secret = backups.archive_key(site, name), store.encryption_key
+    key, secret = bucket.archive_key(site, name), store.encryption_key
     digest, size = hashlib.sha256() if secret else None, 0  # without a key, what is stored is the archive itself
 
     with ssh.reading(site.host, command) as reader:
@@ -252,7 +208,7 @@ def _upload(site: Site, name: str, command: Pipeline, found: Space, tell: Callab
             tell(size)
             return data
 
-        read = sealed.seal(plain, sealed.decoded(secret), backups.context(site, name)) if secret else plain
+        read = sealed.seal(plain, sealed.decoded(secret), bucket.context(site, name)) if secret else plain
         stored = s3.upload(store, key, read)
     return Archive(
         key=key, compression=found.compression, sha256=digest.hexdigest() if digest else stored.sha256, bytes=size,
@@ -282,10 +238,10 @@ def _end_leftovers(server: Server, database: str, kind: Kind) -> None:
 
 def _clean_up(site: Site, store: BackupStore, name: str, path: str, found: Space) -> None:
     with suppress(GuardiaError):
-        s3.delete(store, [backups.archive_key(site, name)])
+        s3.delete(store, [bucket.archive_key(site, name)])
     if found.copy_kept:
         with suppress(GuardiaError):
-            ssh.run(site.host, remove_files(f"{path}.part", path))
+            ssh.run(site.host, copies.remove(f"{path}.part", path))
 
 
 def compression(site: Site) -> Literal["zstd", "none"]:

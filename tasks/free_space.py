@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from blocks.errors import CommandError, GuardiaError
 from blocks.site import Site
-from tasks import backups, compose, docker, dump, host, postgres, ssh, volume
+from tasks import backups, compose, copies, docker, host, postgres, ssh, volume
 from tasks.command import Command, Plan, Statement, Step
 from tasks.docker import QUICK, Leftovers
 from tasks.steps import act, look
@@ -108,8 +108,8 @@ def _proven_copies(site: Site) -> list[str]:
         proven = {b.name for b in backups.every(site) if b.proof is not None and b.proof.verdict == "proven"}
     except GuardiaError:
         return []
-    files = _said(site, dump.list_copies(dump.folder(site))).split()
-    return sorted(f"{dump.folder(site)}/{file}" for file in files if file.split(".")[0] in proven)
+    files = _said(site, copies.list_files(copies.folder(site))).split()
+    return sorted(f"{copies.folder(site)}/{file}" for file in files if file.split(".")[0] in proven)
 
 
 def _said(site: Site, command: Command) -> str:
@@ -163,10 +163,10 @@ def free_space(site: Site, leftovers: Leftovers, found: Occupied) -> Plan:
 def _before(site: Site, found: Occupied) -> tuple[Command, ...]:
     """Up to the start of the database."""
     db = site.services.db
-    copies = (dump.remove_files(*found.copies),) if found.copies else ()
+    old = (copies.remove(*found.copies),) if found.copies else ()
     lend = (set_reserve(found.device, 0),) if found.reserved else ()
     start = (compose.start(site, "--no-deps", db), compose.restart(site, db))
-    return docker.ping(), docker.prune(), shrink_journal(), *copies, *lend, *start
+    return docker.ping(), docker.prune(), shrink_journal(), *old, *lend, *start
 
 
 def _after(site: Site, found: Occupied) -> tuple[Step, ...]:

@@ -8,8 +8,20 @@ from datetime import UTC, datetime
 
 from blocks.errors import BadBackup, ConfigError, DatabaseError, DrillBroken, GuardiaError
 from blocks.site import Site
-from tasks import backups, cluster, drill, invariants, manifest, own_dumps, postgres, restore, snapshot
-from tasks.backups import Backup, Proof
+from tasks import (
+    backups,
+    cluster,
+    drill,
+    envelope,
+    invariants,
+    inventory,
+    manifest,
+    own_dumps,
+    postgres,
+    restore,
+    snapshot,
+)
+from tasks.backup import Backup, Proof
 from tasks.cluster import Locale
 from tasks.own_dumps import OwnFile
 from tasks.postgres import Server
@@ -60,13 +72,13 @@ def _of_backup(server: Server, site: Site, backup: Backup) -> Proof:
         restore.restore(server, site, backup, DATABASE)
         seconds = time.monotonic() - started
         with snapshot.shared(server, DATABASE) as state:
-            differences = manifest.differences(expected, manifest.take_parallel(state.sessions))
+            differences = manifest.differences(expected, inventory.take_parallel(state.sessions))
         if not differences:  # else a missing table would pass for an invariant that cannot be asked
             violated = _violations(server, site)
     except BadBackup as error:
         seconds, differences = time.monotonic() - started, [str(error)]
     rows = {name: table.rows for name, table in expected.tables.items()}
-    made, sha256 = backup.manifest.snapshot_at, backups.digest(backup.manifest)
+    made, sha256 = backup.manifest.snapshot_at, envelope.digest(backup.manifest)
     return _verdict(differences, violated, seconds, made=made, rows=rows, sha256=sha256)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocks.errors import ConfigError, DatabaseRefused
 from blocks.site import Site
-from tasks import invariants, postgres, rescue, timeline
+from tasks import invariants, postgres, rescue_choice, rescue_rows, timeline
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.progress import progress
@@ -34,7 +34,7 @@ def rescuable(site: Site, found: Damage, only: list[str], changed: bool) -> Resc
         )  # fmt: skip
     tables, tenants = _sorted_out(found, only)
     with postgres.live(site) as (server, _, _), postgres.connect(server, found.beside) as restored:
-        return rescue.plan(restored, found, tables, tenants, include_changed=changed)
+        return rescue_choice.plan(restored, found, tables, tenants, include_changed=changed)
 
 
 def _put_back(_: Plan, site: Site, wanted: Rescue) -> str:
@@ -44,7 +44,7 @@ def _put_back(_: Plan, site: Site, wanted: Rescue) -> str:
         progress(f"rescue-{site.name}", "Put rows back") as report,
     ):
         verify = _no_worse(live, database.invariants)
-        return rescue.put_back(live, restored, wanted, verify=verify, report=report).summary
+        return rescue_rows.put_back(live, restored, wanted, verify=verify, report=report).summary
 
 
 def _no_worse(live: Connection[Any], text: str) -> Callable[[Connection[Any]], None] | None:
@@ -84,7 +84,7 @@ def came_back(site: Site, wanted: Rescue) -> Rescue:
     if timeline.planning():
         return wanted
     with postgres.connect(postgres.production(site), wanted.beside) as restored:
-        return wanted.came_back(rescue.noted(restored))
+        return wanted.came_back(rescue_rows.noted(restored))
 
 
 def _sorted_out(found: Damage, only: list[str]) -> tuple[list[str], list[str]]:

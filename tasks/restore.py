@@ -23,7 +23,7 @@ from blocks.errors import (
 )
 from blocks.site import Site
 from tasks import backups, cluster, postgres, ssh, swap
-from tasks.backups import Backup
+from tasks.backup import Backup
 from tasks.cluster import HALF, Locale
 from tasks.command import Command, Pipeline, Statement, Step
 from tasks.docker import QUICK

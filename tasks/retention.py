@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from blocks.backup_store import Retention
 
 if TYPE_CHECKING:
-    from tasks.backups import Backup
+    from tasks.backup import Backup
 
 
 def kept(backups: list[Backup], retention: Retention, zone: ZoneInfo) -> set[str]:

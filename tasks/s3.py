@@ -6,30 +6,25 @@ anything else. No more than three parts are in memory.
 
 from __future__ import annotations
 
-import atexit
 import base64
 import hashlib
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from blocks.backup_store import BackupStore
-from blocks.errors import BadBackup, GuardiaError, StoreError, StoreRefused, StoreUnreachable
+from blocks.errors import BadBackup, GuardiaError, StoreRefused, StoreUnreachable
+from tasks.s3_client import ATTEMPTS, client, errors, named
 from tasks.streams import Read, fill
 
-ATTEMPTS = 5  # for each request
 SMALL = 64 << 20  # bytes that an object read into memory may have
 CHUNK = 1 << 20  # bytes of a download that are handed on at a time
 MOST_PARTS = 10_000  # that S3 allows
 _IN_FLIGHT = 2  # parts of an upload on the way while the next one is read
-
-_clients: dict[tuple[str, ...], Any] = {}
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def upload(store: BackupStore, key: str, read: Read) -> Uploaded:
 def put(store: BackupStore, key: str, data: bytes, *, locked: bool = False) -> None:
     """Store a small object, replacing one that is there; `locked`: under object lock if the store has it."""
     lock = _lock(store) if locked else {}
-    with _errors(store, key):
+    with errors(store, key):
         client(store).put_object(Bucket=store.bucket, Key=key, Body=data, **_md5(store, data), **lock)
     _expect(store, key, len(data))
 
@@ -86,7 +81,7 @@ def get(store: BackupStore, key: str, limit: int = SMALL) -> bytes:
     for chunk in stream(store, key):
         data += chunk
         if len(data) > limit:
-            raise BadBackup(f"{_place(store, key)} has more than {limit} bytes.", "It is not what Guardia wrote there.")
+            raise BadBackup(f"{named(store, key)} has more than {limit} bytes.", "It is not what Guardia wrote there.")
     return bytes(data)
 
 
@@ -98,13 +93,13 @@ def stream(store: BackupStore, key: str) -> Iterator[bytes]:
     done, tag, broken = 0, "", 0
     while True:
         wanted = {"Range": f"bytes={done}-", "IfMatch": tag} if done else {}
-        with _errors(store, key):
+        with errors(store, key):
             answer = client(store).get_object(Bucket=store.bucket, Key=key, **wanted)
         tag = answer["ETag"]
         pieces = answer["Body"].iter_chunks(CHUNK)
         while True:
             try:
-                with _errors(store, key):
+                with errors(store, key):
                     piece = next(pieces, b"")
             except StoreUnreachable:
                 broken += 1
@@ -119,7 +114,7 @@ def stream(store: BackupStore, key: str) -> Iterator[bytes]:
 
 def keys(store: BackupStore, prefix: str) -> list[Object]:
     """All objects whose key begins with the prefix."""
-    with _errors(store, prefix):
+    with errors(store, prefix):
         pages = client(store).get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=prefix)
         return [Object(o["Key"], o["Size"], o["LastModified"]) for page in pages for o in page.get("Contents", [])]
 
@@ -127,13 +122,13 @@ def keys(store: BackupStore, prefix: str) -> list[Object]:
 def delete(store: BackupStore, keys: Iterable[str]) -> None:
     """Delete objects, in this order; one that is not there is no error. In a versioned bucket they are hidden."""
     for key in keys:
-        with _errors(store, key):
+        with errors(store, key):
             client(store).delete_object(Bucket=store.bucket, Key=key)
 
 
 def locked(store: BackupStore, key: str) -> bool:
     """Whether object lock forbids to delete it, now."""
-    with _errors(store, key):
+    with errors(store, key):
         until = client(store).head_object(Bucket=store.bucket, Key=key).get("ObjectLockRetainUntilDate")
     return until is not None and until > datetime.now(UTC)
 
@@ -145,7 +140,7 @@ def abandon(
 
     `which` says of a key whether its upload is one of them.
     """
-    with _errors(store, prefix):
+    with errors(store, prefix):
         pages = client(store).get_paginator("list_multipart_uploads").paginate(Bucket=store.bucket, Prefix=prefix)
         found = [upload for page in pages for upload in page.get("Uploads", []) if which(upload["Key"])]
         old = [upload for upload in found if datetime.now(UTC) - upload["Initiated"] >= older_than]
@@ -162,35 +157,13 @@ def check(store: BackupStore) -> str:
     """
     prefix = f"{store.prefix}/" if store.prefix else ""
     probe = {"Bucket": store.bucket, "Key": f"{prefix}guardia-check"}
-    with _errors(store, prefix):
+    with errors(store, prefix):
         client(store).list_objects_v2(Bucket=store.bucket, Prefix=prefix, MaxKeys=1)
         begun = client(store).create_multipart_upload(**probe)
         client(store).abort_multipart_upload(**probe, UploadId=begun["UploadId"])
         if store.object_lock:
             client(store).get_object_lock_configuration(Bucket=store.bucket)
-    return f"{_place(store)} can be listed and written to" + (", and locks objects" if store.object_lock else "")
-
-
-def client(store: BackupStore) -> Any:
-    """The client of a store, one for each process."""
-    import boto3
-    from botocore.config import Config
-
-    secret = store.secret_access_key.get_secret_value()
-    known = (store.model_dump_json(exclude={"retention"}), secret)
-    if known not in _clients:
-        session = boto3.session.Session(store.access_key_id, secret, region_name=store.region)
-        _clients[known] = session.client(
-            "s3",
-            endpoint_url=str(store.endpoint) if store.endpoint else None,
-            verify=_authorities(store.ca_certificates),
-            config=Config(
-                connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                s3={"addressing_style": store.addressing}, request_checksum_calculation=store.checksums,
-                response_checksum_validation=store.checksums, tcp_keepalive=True,
-            ),
-        )  # fmt: skip
-    return _clients[known]
+    return f"{named(store)} can be listed and written to" + (", and locks objects" if store.object_lock else "")
 
 
 # --- an upload ------------------------------------------------------------------------------------------------
@@ -198,7 +171,7 @@ def client(store: BackupStore) -> Any:
 
 def _multipart(store: BackupStore, key: str, part: Callable[[], bytes], total: Callable[[], int]) -> None:
     place = {"Bucket": store.bucket, "Key": key}
-    with _errors(store, key):
+    with errors(store, key):
         place["UploadId"] = client(store).create_multipart_upload(**place, **_lock(store))["UploadId"]
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         try:
@@ -206,7 +179,7 @@ def _multipart(store: BackupStore, key: str, part: Callable[[], bytes], total: C
             tag = _complete(store, place, parts)
         except BaseException:  # an interrupt too: an unfinished upload costs, and is invisible
             pool.shutdown(cancel_futures=True)  # a part that arrives after the abort would be left over
-            with suppress(GuardiaError), _errors(store, key):
+            with suppress(GuardiaError), errors(store, key):
                 client(store).abort_multipart_upload(**place)
             raise
     _expect(store, key, total(), tag)
@@ -230,7 +203,7 @@ def _parts(
 
 
 def _send(store: BackupStore, place: dict[str, str], number: int, data: bytes) -> dict[str, Any]:
-    with _errors(store, place["Key"]):
+    with errors(store, place["Key"]):
         answer = client(store).upload_part(**place, PartNumber=number, Body=data, **_md5(store, data))
     return {"PartNumber": number, "ETag": answer["ETag"]}
 
@@ -242,7 +215,7 @@ def _complete(store: BackupStore, place: dict[str, str], parts: list[dict[str, A
     """
     from botocore.exceptions import ClientError
 
-    with _errors(store, place["Key"]):
+    with errors(store, place["Key"]):
         try:
             done = client(store).complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
         except ClientError as error:
@@ -256,13 +229,13 @@ def _complete(store: BackupStore, place: dict[str, str], parts: list[dict[str, A
 def _expect(store: BackupStore, key: str, size: int, tag: str = "") -> None:
     """See that the bucket now has what was sent."""
     try:
-        with _errors(store, key):
+        with errors(store, key):
             found = client(store).head_object(Bucket=store.bucket, Key=key)
     except BadBackup:
         found = {"ContentLength": "no", "ETag": ""}
     if found["ContentLength"] != size or (tag and found["ETag"] != tag):
         raise StoreUnreachable(
-            f"{_place(store, key)} has {found['ContentLength']} bytes where {size} were sent.",
+            f"{named(store, key)} has {found['ContentLength']} bytes where {size} were sent.",
             "The service broke an upload that it confirmed; it is tried again.",
         )
 
@@ -279,75 +252,3 @@ def _lock(store: BackupStore) -> dict[str, Any]:
         return {}
     until = datetime.now(UTC) + timedelta(days=store.object_lock)
     return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
-
-
-def _authorities(extra: str | None) -> str | None:
-    """A file with the usual certificate authorities and these, which is what the client can be given."""
-    if extra is None:
-        return None
-    import certifi
-
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
-        file.write(Path(certifi.where()).read_text() + extra)
-    atexit.register(Path(file.name).unlink, missing_ok=True)
-    return file.name
-
-
-# --- errors ---------------------------------------------------------------------------------------------------
-
-_CREDENTIALS = "Check access_key_id and secret_access_key in [backups]."
-_CURES = {
-    "NoSuchBucket": "Create the bucket, or put bucket and endpoint in [backups] right.",
-    "InvalidAccessKeyId": _CREDENTIALS,
-    "SignatureDoesNotMatch": _CREDENTIALS,
-    "AuthorizationHeaderMalformed": "Check region in [backups].",
-    "PermanentRedirect": "Check region and endpoint in [backups].",
-    "ObjectLockConfigurationNotFoundError": "Make a bucket with object lock, or remove object_lock from [backups].",
-    "RequestTimeTooSkewed": "Put the clock of the machine that Guardia runs on right; see timedatectl.",
-}
-_PASSING = {"SlowDown", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "NoSuchUpload", "OperationAborted"}
-
-
-@contextmanager
-def _errors(store: BackupStore, key: str) -> Iterator[None]:
-    """Say what the client's errors mean, and what cures them."""
-    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError, SSLError
-
-    place = _place(store, key)
-    try:
-        yield
-    except ClientError as error:
-        raise _answered(store, place, error.response) from error
-    except SSLError as error:
-        cure = "Check endpoint, and ca_certificates if it has an authority of its own."
-        raise StoreRefused(f"{place}: its certificate is not trusted: {error}", cure) from error
-    except ParamValidationError as error:
-        raise StoreRefused(f"{place}: {error}", "Check [backups] in the site file.") from error
-    except (BotoCoreError, OSError) as error:
-        cure = "Check endpoint in [backups], and the network where Guardia runs."
-        raise StoreUnreachable(f"{place} does not answer, or its answer broke off: {error}", cure) from error
-
-
-def _answered(store: BackupStore, place: str, response: Any) -> StoreError | BadBackup:
-    code, said = str(response["Error"].get("Code", "")), str(response["Error"].get("Message", ""))
-    meta = response.get("ResponseMetadata", {})
-    status = int(meta.get("HTTPStatusCode", 0))
-    words = f"{place} answered {status} {code}: {said}"
-    if status >= 500 or status == 429 or code in _PASSING:
-        return StoreUnreachable(words, "It may pass; see the service's own status.")
-    if code in {"NoSuchKey", "404"}:
-        return BadBackup(f"{place} is not there.", "Choose another backup.")
-    if code == "InvalidObjectState":
-        return BadBackup(f"{place} was moved to an archive class.", "Restore it there, and exempt it from that rule.")
-    if code in {"PreconditionFailed", "412", "InvalidRange", "416"}:
-        return BadBackup(f"{place} was replaced while it was read.", "Choose another backup.")
-    if code == "RequestTimeTooSkewed":
-        theirs = meta.get("HTTPHeaders", {}).get("date", "another time")
-        words += f" Here it is {datetime.now(UTC):%a, %d %b %Y %H:%M:%S GMT}; there, {theirs}."
-    rights = f"Give {store.access_key_id} the right to list, read, write and delete in the bucket."
-    return StoreRefused(words, _CURES.get(code, rights if status in {401, 403} else "Check [backups]."))
-
-
-def _place(store: BackupStore, key: str = "") -> str:
-    where = str(store.endpoint).rstrip("/") if store.endpoint else f"Amazon S3 ({store.region})"
-    return f"The bucket {store.bucket} at {where}" + (f": {key}" if key else "")

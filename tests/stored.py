@@ -3,12 +3,17 @@
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from moto import mock_aws
+
+from blocks.backup_store import BackupStore
 from blocks.site import Site
-from tasks import backups, s3, sealed
-from tasks.backups import Proof
+from tasks import backups, bucket, envelope, keeping, s3, s3_client, sealed
+from tasks.backup import Proof
 from tasks.manifest import Archive, Contents, Manifest, Table
 from tests import sample
 
@@ -18,8 +23,8 @@ KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
 def site(**settings: Any) -> Site:
     """A site with a database and a bucket; `settings` are those of [backups]."""
-    bucket = {"bucket": "guardia", "access_key_id": "a", "secret_access_key": "b", "part_size": 5} | settings
-    return sample.site(database={"name": "d", "user": "u", "password": "p"}, backups=bucket)
+    kept = {"bucket": "guardia", "access_key_id": "a", "secret_access_key": "b", "part_size": 5} | settings
+    return sample.site(database={"name": "d", "user": "u", "password": "p"}, backups=kept)
 
 
 def manifest(name: str, **changes: Any) -> Manifest:
@@ -41,8 +46,8 @@ def manifest(name: str, **changes: Any) -> Manifest:
 def archived(site: Site, name: str, data: bytes, **changes: Any) -> Manifest:
     """Upload an archive as a dump does; its manifest, not yet written."""
     assert site.backups is not None
-    key, secret, read = backups.archive_key(site, name), site.backups.encryption_key, io.BytesIO(data).read
-    reader = sealed.seal(read, sealed.decoded(secret), backups.context(site, name)) if secret else read
+    key, secret, read = bucket.archive_key(site, name), site.backups.encryption_key, io.BytesIO(data).read
+    reader = sealed.seal(read, sealed.decoded(secret), bucket.context(site, name)) if secret else read
     stored = s3.upload(site.backups, key, reader)
     archive = Archive(
         key=key, compression="none", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data),
@@ -53,9 +58,9 @@ def archived(site: Site, name: str, data: bytes, **changes: Any) -> Manifest:
 
 def made(site: Site, at: datetime = NOON, data: bytes | None = None, **changes: Any) -> Manifest:
     """A whole backup, of the data of that moment."""
-    name = backups.new_name(at) + ("-safety" if changes.get("kind") == "safety" else "")
+    name = bucket.new_name(at) + ("-safety" if changes.get("kind") == "safety" else "")
     done = archived(site, name, os.urandom(1000) if data is None else data, snapshot_at=at, **changes)
-    backups.commit.fn(site, done)
+    keeping.commit.fn(site, done)
     return done
 
 
@@ -63,8 +68,38 @@ def proved(site: Site, manifest: Manifest, **changes: Any) -> Proof:
     """Write a proof of a backup beside it."""
     said = {
         "verdict": "proven", "at": manifest.snapshot_at + timedelta(hours=1), "restore_seconds": 45.0,
-        "data_age_seconds": 3600.0, "manifest_sha256": backups.digest(manifest),
+        "data_age_seconds": 3600.0, "manifest_sha256": envelope.digest(manifest),
     }  # fmt: skip
     proof = Proof.model_validate(said | changes)
-    backups.keep_proof.fn(site, manifest.name, proof)
+    keeping.keep_proof.fn(site, manifest.name, proof)
     return proof
+
+
+@contextmanager
+def bucket_of(**settings: Any) -> Iterator[Site]:
+    """A site with an empty bucket, of moto."""
+    with mock_aws():
+        made = site(**settings)
+        s3_client.client(store(made)).create_bucket(Bucket="guardia")
+        yield made
+
+
+def store(site: Site) -> BackupStore:
+    """Its [backups]."""
+    assert site.backups is not None
+    return site.backups
+
+
+def with_settings(site: Site, **changes: Any) -> Site:
+    """The same site after a change of its [backups]."""
+    return site.model_copy(update={"backups": store(site).model_copy(update=changes)})
+
+
+def key_of(name: str, what: str = "manifest.json", prefix: str = "here/") -> str:
+    """Where a file of a backup lies in the bucket."""
+    return f"{prefix}tandil/{name}/{what}"
+
+
+def problem(site: Site, name: str) -> str:
+    """Why a backup cannot be used."""
+    return next(backup.problem for backup in backups.every(site) if backup.name == name)

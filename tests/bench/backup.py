@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from blocks.site import Site
-from tasks import backups, drill, dump, proving, s3
+from tasks import bucket, copies, drill, dump, keeping, proving, s3
 from tests import sample
 from tests.lab.database import DB
 from tests.lab.golden import BYTES_A_SALE
@@ -141,7 +141,7 @@ def bare_restore(vps: PracticeVps, site: Site, name: str) -> float:
     """Seconds of pg_restore in a drill, from a file that lies there already."""
     with drill.drill(site) as server:
         inside = f"docker exec -i {server.container}"
-        copy = f"zstd -dcq {dump.folder(site)}/{name}.dump.zst"
+        copy = f"zstd -dcq {copies.folder(site)}/{name}.dump.zst"
         vps.shell(f"{copy} | {inside} dd of=/tmp/archive bs=1M status=none", timeout=3600)
         vps.shell(f"{inside} createdb -U {server.user} -T template0 bare")
         restore = f"{inside} pg_restore -j2 -e -U {server.user} -d bare /tmp/archive"
@@ -150,10 +150,10 @@ def bare_restore(vps: PracticeVps, site: Site, name: str) -> float:
 
 def back_up(site: Site) -> tuple[int, str]:
     """What `daily_backup` does but for retention; the archive's bytes and the backup's name."""
-    name = backups.new_name(datetime.now(UTC))
+    name = bucket.new_name(datetime.now(UTC))
     made = dump.dump.fn(site, name, "daily", dump.space.fn(site))
-    backups.commit.fn(site, made)
-    dump.prune_copies.fn(site, name)
+    keeping.commit.fn(site, made)
+    copies.prune.fn(site, name)
     return made.archive.stored_bytes, name
 
 
@@ -168,7 +168,7 @@ def remove(vps: PracticeVps, site: Site, name: str) -> None:
     """Remove a backup and its copy."""
     assert site.backups is not None
     s3.delete(site.backups, [entry.key for entry in s3.keys(site.backups, site.backups.prefix)])
-    vps.exec("rm", "-f", f"{dump.folder(site)}/{name}.dump.zst")
+    vps.exec("rm", "-f", f"{copies.folder(site)}/{name}.dump.zst")
 
 
 # --- a process of its own -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from blocks.errors import ConfigError
 from blocks.site import Site
 from deployments import command_list, doctor, limits
 from tasks import backups, ssh
-from tasks.backups import Backup, Backups
+from tasks.backup import Backup, Backups
 from tests import sample, stored
 from tests.mail_server import MailServer
 from tests.ssh_server import SshServer

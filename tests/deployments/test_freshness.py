@@ -17,7 +17,7 @@ from blocks.mailbox import Mailbox
 from blocks.site import Site
 from deployments import freshness, rounds
 from tasks import backups
-from tasks.backups import Backup, Backups
+from tasks.backup import Backup, Backups
 from tests import sample, stored
 from tests.mail_server import MailServer
 

@@ -12,7 +12,7 @@ from flows import choice
 from flows.choice import Choice, Wanted, check, choose, last_proven
 from flows.incident import Claim, Incident
 from tasks.assessing import OwnFiles
-from tasks.backups import Backup, Backups, Proof
+from tasks.backup import Backup, Backups, Proof
 from tasks.damage import Damage
 from tasks.differences import TableDamage
 from tasks.own_dumps import OwnFile

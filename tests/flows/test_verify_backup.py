@@ -11,7 +11,7 @@ from blocks.errors import DrillBroken
 from blocks.site import Site
 from flows import verify_backup as flow
 from tasks import ssh
-from tasks.backups import Proof
+from tasks.backup import Proof
 from tests.mail_server import MailServer
 from tests.ssh_server import SshServer
 from tests.stored import NOON

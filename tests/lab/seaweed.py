@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from blocks.backup_store import BackupStore
 from blocks.errors import StoreError
-from tasks import s3
+from tasks import s3, s3_client
 from tests.lab.home import LabError
 from tests.lab.machine import free_ports
 
@@ -95,7 +95,9 @@ def _make_bucket(store: Store, server: "subprocess.Popen[bytes]", folder: Path, 
         try:
             httpx.get(store.endpoint, timeout=1)
             with suppress(ClientError):  # it is there already
-                s3.client(store.block()).create_bucket(Bucket=store.bucket, ObjectLockEnabledForBucket=object_lock)
+                s3_client.client(store.block()).create_bucket(
+                    Bucket=store.bucket, ObjectLockEnabledForBucket=object_lock
+                )
             s3.put(store.block(), "started", b"yes")
             s3.delete(store.block(), ["started"])
             return

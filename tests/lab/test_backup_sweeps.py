@@ -16,7 +16,7 @@ import pytest
 
 from blocks.errors import BadBackup, DatabaseRefused, StoreRefused
 from blocks.site import Site
-from tasks import backups, dump, ssh
+from tasks import backups, bucket, copies, dump, keeping, ssh
 from tests import sample
 from tests.lab import faults, stores
 from tests.lab.database import sql
@@ -375,10 +375,10 @@ def test_an_archive_that_the_bucket_loses_is_no_backup_before_the_commit_and_a_b
     made = dump.dump.fn(on.site, lost, "daily", dump.space.fn(on.site))
     stores.lose(on.store, made.archive.key)
     with pytest.raises(BadBackup, match=r"no bytes where \d+ were written.*Back up again"):
-        backups.commit.fn(on.site, made)
+        keeping.commit.fn(on.site, made)
     assert names(on.site) == before
     again = dump.dump.fn(on.site, lost, "daily", dump.space.fn(on.site))
-    backups.commit.fn(on.site, again)
+    keeping.commit.fn(on.site, again)
     stores.lose(on.store, again.archive.key)
     with pytest.raises(BadBackup, match="is lost"):
         backups.find(on.site, lost)
@@ -394,17 +394,17 @@ def test_a_daily_backup_ends_what_a_daily_one_left_and_not_what_a_playbook_saves
         session = f'psql -U ferreteria_user "dbname=ferreteria_db application_name=guardia-dump-{left}"'
         on.vps.shell(f"docker exec --detach ferreteria_db_prod {session} -c 'SELECT pg_sleep(120)'")
         on.vps.shell(f"touch {FOLDER}/{left}.dump.part")
-        key = backups.archive_key(on.site, left)
+        key = bucket.archive_key(on.site, left)
         stores.s3(on.store).create_multipart_upload(Bucket=on.store.bucket, Key=key)
     wait_for("two sessions", lambda: len(dumping(on.vps)) == 2)
     name = dump.name_it.fn(on.site, "daily")
-    backups.commit.fn(on.site, dump.dump.fn(on.site, name, "daily", dump.space.fn(on.site)))
-    dump.prune_copies.fn(on.site, name)
+    keeping.commit.fn(on.site, dump.dump.fn(on.site, name, "daily", dump.space.fn(on.site)))
+    copies.prune.fn(on.site, name)
     left = lefts[1]
     try:
-        assert half(on) == [backups.archive_key(on.site, left), f"{left}.dump.part", f"guardia-dump-{left}"]
+        assert half(on) == [bucket.archive_key(on.site, left), f"{left}.dump.part", f"guardia-dump-{left}"]
     finally:
-        backups.abandon(on.site, "safety")
+        keeping.abandon(on.site, "safety")
         on.vps.shell(f"rm -f {FOLDER}/*.part")
         sql(
             on.vps,

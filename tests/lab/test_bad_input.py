@@ -13,8 +13,8 @@ import pytest
 
 from blocks.errors import BadBackup, ConfigError, DatabaseRefused
 from blocks.site import Site
-from tasks import backups, dump, proving, restoring, s3, ssh
-from tasks.backups import Backup
+from tasks import backups, bucket, dump, keeping, proving, restoring, s3, ssh
+from tasks.backup import Backup
 from tasks.command import Plan
 from tests import sample, stored
 from tests.lab import faults
@@ -57,8 +57,8 @@ def sites(machine: PracticeVps, s3_store: Store) -> Iterator[Sites]:
 
 
 def backed_up(site: Site, name: str = "") -> Backup:
-    name = name or backups.new_name(datetime.now(UTC))
-    backups.commit.fn(site, dump.dump.fn(site, name, "daily", dump.space.fn(site)))
+    name = name or bucket.new_name(datetime.now(UTC))
+    keeping.commit.fn(site, dump.dump.fn(site, name, "daily", dump.space.fn(site)))
     return backups.find(site, name)
 
 
@@ -111,9 +111,9 @@ def test_a_backup_of_another_site_is_bad(untouched: PracticeVps, site: Site, sit
     other = sites("azul")
     assert site.backups and backup.manifest
     for file in ("archive", "manifest.json"):
-        mine = backups.archive_key(site, backup.name).removesuffix("archive") + file
+        mine = bucket.archive_key(site, backup.name).removesuffix("archive") + file
         content = b"".join(s3.stream(site.backups, mine))
-        s3.put(site.backups, backups.archive_key(other, backup.name).removesuffix("archive") + file, content)
+        s3.put(site.backups, bucket.archive_key(other, backup.name).removesuffix("archive") + file, content)
     proof = proving.prove.fn(other, backup.name)
     assert proof.verdict == "bad" and "wrong signature" in proof.words
     with pytest.raises(BadBackup, match="wrong signature"):
@@ -125,11 +125,11 @@ def test_a_backup_that_a_newer_postgresql_made_is_refused(untouched: PracticeVps
     name = "2026-11-21T030000Z"
     contents = backup.manifest.contents.model_copy(update={"server_version": 990001})
     newer = backup.manifest.model_copy(update={"name": name, "contents": contents})
-    key = backups.archive_key(site, name)
+    key = bucket.archive_key(site, name)
     stolen = b"".join(s3.stream(site.backups, backup.manifest.archive.key))
     s3.put(site.backups, key, stolen)
     archive = newer.archive.model_copy(update={"key": key})
-    backups.commit.fn(site, newer.model_copy(update={"archive": archive}))
+    keeping.commit.fn(site, newer.model_copy(update={"archive": archive}))
     with pytest.raises(ConfigError, match=r"was made by PostgreSQL 99, and .* is 15"):
         restoring._restore_beside(PLAN, site, name)
     with pytest.raises(ConfigError, match="was made by PostgreSQL 99"):

@@ -17,8 +17,8 @@ import pytest
 from blocks.errors import BadBackup, ConfigError, GuardiaError
 from blocks.site import Site
 from flows.choice import last_proven
-from tasks import backups, dump, manifest, postgres, restoring, s3, sealed, ssh
-from tasks.backups import Proof
+from tasks import backups, bucket, dump, envelope, inventory, keeping, manifest, postgres, restoring, s3, sealed, ssh
+from tasks.backup import Proof
 from tasks.command import Plan
 from tasks.manifest import Contents, Manifest, Table
 from tests import sample, stored
@@ -68,8 +68,8 @@ def sites(machine: PracticeVps, s3_store: Store) -> Iterator[Callable[..., Site]
 def backed_up(site: Site, name: str) -> Files:
     """Make a backup with a proof, and return its files."""
     made = dump.dump.fn(site, name, "daily", dump.space.fn(site))
-    backups.commit.fn(site, made)
-    backups.keep_proof.fn(site, name, proof(backups.digest(made)))
+    keeping.commit.fn(site, made)
+    keeping.keep_proof.fn(site, name, proof(envelope.digest(made)))
     return {file: b"".join(s3.stream(site.backups, where(site, name, file))) for file in FILES if site.backups}
 
 
@@ -81,7 +81,7 @@ FILES = ("archive", "manifest.json", "proof.json")
 
 
 def where(site: Site, name: str, file: str) -> str:
-    return backups.archive_key(site, name).removesuffix("archive") + file
+    return bucket.archive_key(site, name).removesuffix("archive") + file
 
 
 def flipped(rng: random.Random, data: bytes) -> bytes:
@@ -132,7 +132,7 @@ def of_archive(rng: random.Random, data: bytes) -> Iterator[Damage]:
 
 def forged(site: Site, mine: Files) -> Iterator[Damage]:
     """Without a key who can write to the bucket can write a manifest that is whole, and says what is not so."""
-    real = backups._content(site, MINE, "manifest", mine["manifest.json"], Manifest)
+    real = envelope.unwrap(site, MINE, "manifest", mine["manifest.json"], Manifest)
     tables = real.contents.tables
     sale = tables["public.sale"]
     lies: dict[str, dict[str, Any]] = {
@@ -145,14 +145,14 @@ def forged(site: Site, mine: Files) -> Iterator[Damage]:
     for what, changes in lies.items():
         contents = real.contents.model_copy(update=changes)
         lie = real.model_copy(update={"contents": contents})
-        yield f"forged: {what}", {"manifest.json": backups._enveloped(site, MINE, "manifest", lie)}
+        yield f"forged: {what}", {"manifest.json": envelope.wrap(site, MINE, "manifest", lie)}
 
 
 def forged_with_a_key(site: Site, mine: Files) -> Iterator[Damage]:
     """With a key it takes the key to write one; an archive that is not encrypted does not pass for one that is."""
     assert site.backups is not None
-    real = backups._content(site, MINE, "manifest", mine["manifest.json"], Manifest)
-    good = backups._content(site, MINE, "proof", mine["proof.json"], Proof)
+    real = envelope.unwrap(site, MINE, "manifest", mine["manifest.json"], Manifest)
+    good = envelope.unwrap(site, MINE, "proof", mine["proof.json"], Proof)
     keyless, wrong = (
         site.model_copy(update={"backups": site.backups.model_copy(update={"encryption_key": key})})
         for key in (None, s3_key("another"))
@@ -160,12 +160,12 @@ def forged_with_a_key(site: Site, mine: Files) -> Iterator[Damage]:
     plain = real.model_copy(update={"encrypted": False})
     for forger, how in ((keyless, "no signature"), (wrong, "another key's signature")):
         for what, lie in (("the same", real), ("not encrypted", plain)):
-            yield f"manifest with {how}: {what}", {"manifest.json": backups._enveloped(forger, MINE, "manifest", lie)}
-        yield f"proof with {how}", {"proof.json": backups._enveloped(forger, MINE, "proof", good)}
+            yield f"manifest with {how}: {what}", {"manifest.json": envelope.wrap(forger, MINE, "manifest", lie)}
+        yield f"proof with {how}", {"proof.json": envelope.wrap(forger, MINE, "proof", good)}
     for name, what in ((OTHER, "manifest"), (MINE, "proof")):
-        moved = backups._enveloped(site, name, what, real).replace(f'"{what}":'.encode(), b'"manifest":')
+        moved = envelope.wrap(site, name, what, real).replace(f'"{what}":'.encode(), b'"manifest":')
         yield f"manifest signed as {what} of {name}", {"manifest.json": moved}
-    yield "signed, but not encrypted", {"manifest.json": backups._enveloped(site, MINE, "manifest", plain)}
+    yield "signed, but not encrypted", {"manifest.json": envelope.wrap(site, MINE, "manifest", plain)}
 
 
 def s3_key(words: str) -> Any:
@@ -245,7 +245,7 @@ def contents(site: Site) -> Contents:
     """What is in the live database, every row of it."""
     with postgres.connect(postgres.production(site), LIVE) as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        return manifest.take(connection)
+        return inventory.take(connection)
 
 
 def attempt_all(site: Site, mine: Files, others: tuple[Files, Files]) -> int:

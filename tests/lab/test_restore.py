@@ -10,9 +10,13 @@ from blocks.errors import BadBackup, NoSpace
 from blocks.site import Site
 from tasks import (
     backups,
+    bucket,
     cluster,
     drill,
     dump,
+    envelope,
+    inventory,
+    keeping,
     manifest,
     own_dumps,
     postgres,
@@ -23,7 +27,7 @@ from tasks import (
     ssh,
     swap,
 )
-from tasks.backups import Backup
+from tasks.backup import Backup
 from tasks.postgres import Server
 from tests import sample
 from tests.lab.outside import see
@@ -61,8 +65,8 @@ def site(machine: PracticeVps, store: Store) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def backup(site: Site) -> Backup:
     """A backup of the shop as it was before all tests."""
-    name = backups.new_name(datetime.now(UTC))
-    backups.commit.fn(site, dump.dump.fn(site, name, "daily", dump.space.fn(site)))
+    name = bucket.new_name(datetime.now(UTC))
+    keeping.commit.fn(site, dump.dump.fn(site, name, "daily", dump.space.fn(site)))
     return backups.find(site, name)
 
 
@@ -99,7 +103,7 @@ def test_a_backup_is_proven_and_the_drill_leaves_no_trace(vps: PracticeVps, site
     assert len(proof.invariants) == 9
     assert 0 < proof.restore_seconds < 60
     assert backup.manifest is not None
-    assert proof.manifest_sha256 == backups.digest(backup.manifest)
+    assert proof.manifest_sha256 == envelope.digest(backup.manifest)
     assert traces(vps) == before
 
 
@@ -183,7 +187,7 @@ def test_a_swap_and_its_undoing_under_selling_clients_lose_no_sale(
     restore.restore(server, site, backup, names.new)
     with snapshot.shared(server, names.new) as state:
         assert backup.manifest is not None
-        assert manifest.differences(backup.manifest.contents, manifest.take_parallel(state.sessions)) == []
+        assert manifest.differences(backup.manifest.contents, inventory.take_parallel(state.sessions)) == []
     with selling(vps, clients, "swap") as sales:
         before = len(sales.sold)
         closed = swap.swap(server, names)

@@ -13,7 +13,7 @@ import pytest
 from blocks.backup_store import BackupStore
 from blocks.errors import BadBackup, HostUnreachable, StoreRefused, StoreUnreachable
 from blocks.site import Site
-from tasks import backups, s3
+from tasks import backups, keeping, s3, s3_client
 from tests import stored
 from tests.lab import stores
 from tests.lab.seaweed import Store, seaweed
@@ -73,7 +73,7 @@ def test_a_cut_upload_leaves_nothing(s3_store: Store) -> None:
 
 def test_uploads_that_killed_workers_left_are_abandoned_once_they_are_old(s3_store: Store) -> None:
     store = s3_store.block()
-    s3.client(store).create_multipart_upload(Bucket=store.bucket, Key="left/x")
+    s3_client.client(store).create_multipart_upload(Bucket=store.bucket, Key="left/x")
     assert s3.abandon(store, "left/", timedelta(hours=24)) == 0
     assert s3.abandon(store, "left/", timedelta(0)) == 1
     assert stores.unfinished(s3_store, "left/") == []
@@ -166,7 +166,7 @@ def test_a_backup_is_made_listed_proven_opened_and_pruned(site: Site) -> None:
     assert found.proven and b"".join(backups.opened(site, found)) == data
     assert site.backups is not None
     site.backups.retention.daily, site.backups.retention.weekly, site.backups.retention.monthly = 1, 0, 0
-    assert backups.prune.fn(site, new.name).text.split() == [old.name]
+    assert keeping.prune.fn(site, new.name).text.split() == [old.name]
     assert [found.key.split("/")[-1] for found in s3.keys(site.backups, f"{site.backups.prefix}/tandil/")] == [
         "archive", "manifest.json", "proof.json",
     ]  # fmt: skip
@@ -184,10 +184,10 @@ def test_what_is_locked_outlives_prune(tmp_path: Path) -> None:
         site = stored.site(**service.settings(object_lock=1, retention={"daily": 1, "weekly": 0, "monthly": 0}))
         assert site.backups is not None and "locks objects" in s3.check(site.backups)
         old, new = stored.made(site, NOON - timedelta(days=2)), stored.made(site, NOON)
-        assert backups.prune.fn(site, new.name).text.split() == []
-        version = s3.client(site.backups).head_object(Bucket="guardia", Key=old.archive.key)["VersionId"]
+        assert keeping.prune.fn(site, new.name).text.split() == []
+        version = s3_client.client(site.backups).head_object(Bucket="guardia", Key=old.archive.key)["VersionId"]
         with pytest.raises(Exception, match="AccessDenied"):
-            s3.client(site.backups).delete_object(Bucket="guardia", Key=old.archive.key, VersionId=version)
+            s3_client.client(site.backups).delete_object(Bucket="guardia", Key=old.archive.key, VersionId=version)
         assert {backup.name for backup in backups.every(site)} == {old.name, new.name}
 
 

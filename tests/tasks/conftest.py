@@ -1,11 +1,14 @@
-"""Two equal shops in a real PostgreSQL: the live one, which a test damages, and a backup restored beside it."""
+"""What the tests of steps share: two equal shops in a real PostgreSQL, one to be damaged; a site with a bucket."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from blocks.site import Site
 from tasks import damage
+from tests import stored
 from tests.postgres_server import PostgresServer
+from tests.stored import KEY
 from tests.tasks import shop
 from tests.tasks.shop import Pair
 
@@ -23,3 +26,10 @@ def shops(seeded: PostgresServer) -> Iterator[Pair]:
     with seeded.connect("damaged_live") as live, seeded.connect("damaged_beside") as beside:
         yield live, beside
         damage.forget(beside)
+
+
+@pytest.fixture(params=[None, KEY], ids=["plain", "encrypted"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """A site with an empty bucket, without an encryption key and with one; a module may have a `site` of its own."""
+    with stored.bucket_of(encryption_key=request.param, prefix="here") as made:
+        yield made

@@ -8,7 +8,7 @@ import pytest
 
 from blocks.errors import StoreRefused
 from tasks import backup_trouble, backups
-from tasks.backups import Backup, Proof
+from tasks.backup import Backup, Proof
 from tasks.cron import Own
 from tasks.schedule import Jobs, Run
 from tests import sample

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from blocks.database import Tenants
-from tasks import damage, differences, rescue
+from tasks import damage, differences, rescue_choice, rescue_rows
 from tasks.differences import TableDamage
 from tasks.postgres import SETTINGS
 from tests.postgres_server import PostgresServer
@@ -221,7 +221,7 @@ def test_everything_works_in_sessions_as_guardia_opens_them(seeded: PostgresServ
         live.execute("DELETE FROM public.tenant_setting WHERE tenant_id = 3")
         found = damage.compare(live, beside, Tenants())
         assert found.tenants == {"3": "Ferretería Olavarria"}
-        assert rescue.put_back(live, beside, rescue.plan(beside, found, ["tenant_setting"])).rows == 3
+        assert rescue_rows.put_back(live, beside, rescue_choice.plan(beside, found, ["tenant_setting"])).rows == 3
         assert "Ferretería Azul" in damage.recent(live, ["SELECT * FROM tenant"])
         damage.forget(beside)
 

@@ -13,7 +13,7 @@ from blocks.errors import BadBackup
 from tasks import plain_sql
 from tasks.plain_sql import Seen, gunzip, screen
 from tests.postgres_server import PostgresServer
-from tests.tasks.test_manifest import EXOTIC, taken
+from tests.tasks.test_inventory import EXOTIC, taken
 
 HEAD = b"--\n-- PostgreSQL database dump\n--\n\n\\restrict aB3\n\nSET standard_conforming_strings = on;\n"
 TAIL = b"--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict aB3\n\n"

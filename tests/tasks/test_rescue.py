@@ -13,7 +13,8 @@ from psycopg import Connection
 
 from blocks.database import Tenants
 from blocks.errors import ConfigError, DatabaseRefused
-from tasks import damage, rescue
+from tasks import damage, rescue_choice, rescue_rows
+from tasks.rescue import PutBack, Rescue
 from tests.lab.site.invariants import invariants
 from tests.postgres_server import PostgresServer
 from tests.tasks import shop
@@ -41,13 +42,13 @@ def pair(postgres: PostgresServer, script: str, later: str) -> Iterator[Pair]:
         yield live, beside
 
 
-def plan(pair: Pair, *tables: str, tenants: tuple[str, ...] = (), changed: bool = False) -> rescue.Rescue:
+def plan(pair: Pair, *tables: str, tenants: tuple[str, ...] = (), changed: bool = False) -> Rescue:
     found = damage.compare(*pair, Tenants())
-    return rescue.plan(pair[1], found, tables, tenants, include_changed=changed)
+    return rescue_choice.plan(pair[1], found, tables, tenants, include_changed=changed)
 
 
-def put_back(pair: Pair, *tables: str, changed: bool = False) -> rescue.PutBack:
-    return rescue.put_back(*pair, plan(pair, *tables, changed=changed))
+def put_back(pair: Pair, *tables: str, changed: bool = False) -> PutBack:
+    return rescue_rows.put_back(*pair, plan(pair, *tables, changed=changed))
 
 
 def equal(pair: Pair) -> bool:
@@ -119,7 +120,7 @@ def test_a_tenants_deleted_sales_come_back_while_others_keep_selling(shops: Pair
     assert violated(live) == []
     found = damage.compare(live, beside, Tenants())
     assert not any(t.missing for t in found.tables)
-    again = rescue.put_back(live, beside, rescue.plan(beside, found))
+    again = rescue_rows.put_back(live, beside, rescue_choice.plan(beside, found))
     assert again.rows == 0 and again.summary == "put back nothing: all that was chosen is there"
 
 
@@ -131,8 +132,8 @@ def _wait(condition: Callable[[], bool]) -> None:
 def test_a_plan_carried_out_twice_puts_nothing_back_the_second_time(shops: Pair) -> None:
     shops[0].execute(DELETE_SALES.encode())
     wanted = plan(shops)
-    assert rescue.put_back(*shops, wanted).rows == wanted.rows > 0
-    again = rescue.put_back(*shops, wanted)
+    assert rescue_rows.put_back(*shops, wanted).rows == wanted.rows > 0
+    again = rescue_rows.put_back(*shops, wanted)
     assert again.rows == 0 and sum(t.already for t in again.tables.values()) == wanted.rows
     assert equal(shops)
 
@@ -145,7 +146,7 @@ def test_only_the_chosen_tables_and_tenants_are_put_back(shops: Pair) -> None:
     wanted = plan(shops, "public.tenant_setting", tenants=("4",))
     assert [(t.table, t.missing, t.by_tenant) for t in wanted.tables] == [("public.tenant_setting", 3, {"4": (3, 0)})]
     assert "Ferretería Balcarce (4)" in wanted.text
-    rescue.put_back(*shops, wanted)
+    rescue_rows.put_back(*shops, wanted)
     assert shop.rows(live, "SELECT DISTINCT tenant_id FROM tenant_setting WHERE tenant_id IN (3, 4)") == [(4,)]
     assert shop.rows(live, "SELECT count(*) FROM product_price") == [(0,)]
 
@@ -157,7 +158,7 @@ def test_rows_that_the_chosen_ones_refer_to_come_along_from_any_table(shops: Pai
     named = {t.table: t for t in wanted.tables}
     assert list(named) == ["public.sale", "public.sale_payment", "public.finance_ledger"]
     assert named["public.sale"].needed == named["public.sale"].missing == named["public.finance_ledger"].missing > 0
-    assert rescue.put_back(*shops, wanted).rows == wanted.rows
+    assert rescue_rows.put_back(*shops, wanted).rows == wanted.rows
 
 
 def test_a_chain_of_references_is_followed_to_its_end(postgres: PostgresServer) -> None:
@@ -180,7 +181,7 @@ def test_changed_rows_are_put_back_only_if_chosen_and_not_touched_since(shops: P
     wanted = plan(shops, changed=True)
     assert wanted.rows == 60
     live.execute("UPDATE product SET price = 7 WHERE id = 61")
-    done = rescue.put_back(*shops, wanted)
+    done = rescue_rows.put_back(*shops, wanted)
     assert (done.rows, done.tables["public.product"].kept, done.tables["public.product"].examples) == (59, 1, ("(61)",))
     assert "(61)" in done.summary
     assert shop.rows(live, "SELECT price FROM product WHERE id = 61") == [(7,)]
@@ -193,7 +194,7 @@ def test_a_key_that_another_row_took_is_told_and_not_overwritten(shops: Pair) ->
     live.execute("DELETE FROM tenant_setting WHERE tenant_id = 3")
     wanted = plan(shops)
     live.execute("INSERT INTO tenant_setting VALUES (3, 'currency', 'USD')")
-    done = rescue.put_back(*shops, wanted)
+    done = rescue_rows.put_back(*shops, wanted)
     assert (done.rows, done.tables["public.tenant_setting"].examples) == (2, ("(3,currency)",))
     assert shop.rows(live, "SELECT value FROM tenant_setting WHERE (tenant_id, key) = (3, 'currency')") == [("USD",)]
 
@@ -205,7 +206,7 @@ def test_rows_are_never_put_back_under_a_parent_whose_key_another_took(shops: Pa
     number = shop.rows(shops[1], "SELECT sale_id FROM sale_line WHERE tenant_id = 3 LIMIT 1")[0][0]
     live.execute("INSERT INTO sale (id, tenant_id) VALUES (%s, 5)", (number,))
     with pytest.raises(DatabaseRefused, match="keys are taken"):
-        rescue.put_back(*shops, wanted)
+        rescue_rows.put_back(*shops, wanted)
     assert shop.rows(live, "SELECT count(*) FROM sale WHERE tenant_id = 3") == [(0,)]
 
 
@@ -224,7 +225,7 @@ def test_a_parent_that_neither_side_has_refuses_the_rescue(postgres: PostgresSer
         wanted = plan(both)
         both[0].execute("DELETE FROM p WHERE id = 2")  # right after the assessment
         with pytest.raises(DatabaseRefused, match=r"1 rows of public\.c refer to rows of public\.p"):
-            rescue.put_back(*both, wanted)
+            rescue_rows.put_back(*both, wanted)
         assert shop.rows(both[0], "SELECT count(*) FROM c") == [(0,)]
 
 
@@ -238,19 +239,19 @@ def test_a_verdict_against_the_rows_undoes_everything(shops: Pair) -> None:
         raise DatabaseRefused("an invariant does not hold")
 
     with pytest.raises(DatabaseRefused, match="invariant"):
-        rescue.put_back(*shops, wanted, verify)
+        rescue_rows.put_back(*shops, wanted, verify)
     assert shop.rows(live, "SELECT count(*) FROM sale WHERE tenant_id = 3") == [(0,)]
-    assert rescue.put_back(*shops, wanted).rows == wanted.rows
+    assert rescue_rows.put_back(*shops, wanted).rows == wanted.rows
 
 
 def test_what_came_back_is_counted_alike_by_a_try_that_found_it_done(shops: Pair) -> None:
     live, beside = shops
     live.execute(DELETE_SALES.encode())
     wanted = plan(shops)
-    done = rescue.put_back(*shops, wanted)
-    assert rescue.noted(beside) == done and wanted.came_back(done).tables == wanted.tables
+    done = rescue_rows.put_back(*shops, wanted)
+    assert rescue_rows.noted(beside) == done and wanted.came_back(done).tables == wanted.tables
     assert wanted.came_back(done).summary.startswith("is back: ")
-    again = rescue.put_back(*shops, wanted)  # the first was killed before anybody could note it
+    again = rescue_rows.put_back(*shops, wanted)  # the first was killed before anybody could note it
     assert again.rows == 0 and wanted.came_back(again) == wanted.came_back(done)
 
 
@@ -259,7 +260,7 @@ def test_a_row_that_a_taken_value_keeps_out_did_not_come_back(postgres: Postgres
     with pair(postgres, script, "DELETE FROM t; INSERT INTO t VALUES (9, 'a')") as both:
         wanted = plan(both)
         assert wanted.rows == 2
-        assert wanted.came_back(rescue.put_back(*both, wanted)).rows == 1
+        assert wanted.came_back(rescue_rows.put_back(*both, wanted)).rows == 1
 
 
 def test_a_choice_that_a_later_one_replaced_is_refused(shops: Pair) -> None:
@@ -267,9 +268,9 @@ def test_a_choice_that_a_later_one_replaced_is_refused(shops: Pair) -> None:
     live.execute("SET session_replication_role = replica")
     live.execute("DELETE FROM sale_payment WHERE tenant_id IN (1, 3)")
     found = damage.compare(*shops, Tenants())
-    first, _ = (rescue.plan(beside, found, (), (tenant,)) for tenant in "13")
+    first, _ = (rescue_choice.plan(beside, found, (), (tenant,)) for tenant in "13")
     with pytest.raises(DatabaseRefused, match="no longer what was approved"):
-        rescue.put_back(*shops, first)
+        rescue_rows.put_back(*shops, first)
     assert shop.rows(live, "SELECT count(*) FROM sale_payment WHERE tenant_id IN (1, 3)") == [(0,)]
 
 
@@ -319,7 +320,7 @@ def test_a_dropped_table_is_left_to_the_whole_restore(postgres: PostgresServer) 
             plan(both, "public.a")
         wanted = plan(both)
         assert [t.table for t in wanted.tables] == ["public.b"] and "public.a: dropped" in wanted.text
-        assert rescue.put_back(*both, wanted).rows == 1
+        assert rescue_rows.put_back(*both, wanted).rows == 1
 
 
 def test_a_choice_that_has_no_damage_is_refused_with_what_has(shops: Pair) -> None:
@@ -343,7 +344,7 @@ def test_an_assessment_that_was_replaced_is_not_acted_on(shops: Pair) -> None:
     wanted = plan(shops)
     damage.compare(*shops, Tenants())
     with pytest.raises(DatabaseRefused, match="Assess the damage again"):
-        rescue.put_back(*shops, wanted)
+        rescue_rows.put_back(*shops, wanted)
 
 
 def test_no_lock_keeps_others_from_writing_during_a_rescue(shops: Pair, seeded: PostgresServer) -> None:
@@ -363,20 +364,20 @@ def test_no_lock_keeps_others_from_writing_during_a_rescue(shops: Pair, seeded: 
             )
             assert {mode for (mode,) in locks} <= {"AccessShareLock", "RowShareLock", "RowExclusiveLock"}
 
-    assert rescue.put_back(live, beside, wanted, verify).rows == wanted.rows
+    assert rescue_rows.put_back(live, beside, wanted, verify).rows == wanted.rows
 
 
 def test_a_row_locked_by_another_ends_the_rescue_in_a_clear_error(
     shops: Pair, seeded: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rescue, "_BEGIN", rescue._BEGIN.replace("30s", "200ms"))
+    monkeypatch.setattr(rescue_rows, "_BEGIN", rescue_rows._BEGIN.replace("30s", "200ms"))
     live, beside = shops
     live.execute("UPDATE supplier SET name = 'x' WHERE id = 1")
     wanted = plan(shops, changed=True)
     with seeded.connect("damaged_live") as other, other.transaction():
         other.execute("SELECT FROM supplier WHERE id = 1 FOR UPDATE")
         with pytest.raises(DatabaseRefused, match="lock timeout"):
-            rescue.put_back(live, beside, wanted)
+            rescue_rows.put_back(live, beside, wanted)
 
 
 EXOTIC = {
@@ -541,8 +542,8 @@ def test_a_connection_lost_on_the_way_leaves_nothing_behind(shops: Pair, seeded:
         connection.execute("SELECT 1")
 
     with pytest.raises(Exception, match="terminat") as raised:
-        rescue.put_back(*shops, wanted, verify)
+        rescue_rows.put_back(*shops, wanted, verify)
     assert not isinstance(raised.value, psycopg.Error)
     with seeded.connect("damaged_live") as again:
         assert shop.rows(again, "SELECT count(*) FROM sale WHERE tenant_id = 3") == [(0,)]
-        assert rescue.put_back(again, shops[1], wanted).rows == wanted.rows
+        assert rescue_rows.put_back(again, shops[1], wanted).rows == wanted.rows

@@ -10,8 +10,8 @@ import pytest
 
 from blocks.errors import BadBackup, CommandFailed, ConfigError, DatabaseRefused, DatabaseUnreachable, NoSpace
 from blocks.site import Site
-from tasks import backups, manifest, postgres, restore, swap
-from tasks.backups import Backup
+from tasks import backups, inventory, manifest, postgres, restore, swap
+from tasks.backup import Backup
 from tasks.manifest import Archive, Contents, Manifest
 from tasks.postgres import Server
 from tests import sample
@@ -89,7 +89,7 @@ def shop(server: Server, postgres: PostgresServer, tmp_path: Path, monkeypatch: 
 def contents(server: Server, database: str) -> Contents:
     with postgres.connect(server, database) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        return manifest.take(connection)
+        return inventory.take(connection)
 
 
 @pytest.fixture

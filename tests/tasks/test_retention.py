@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.backup_store import Retention
-from tasks.backups import Backup, Proof, new_name
+from tasks.backup import Backup, Proof
+from tasks.bucket import new_name
 from tasks.retention import kept
 from tests.stored import NOON, manifest
 

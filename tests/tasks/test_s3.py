@@ -14,7 +14,7 @@ from moto import mock_aws
 
 from blocks.backup_store import BackupStore
 from blocks.errors import BadBackup, GuardiaError, HostUnreachable, StoreRefused, StoreUnreachable
-from tasks import s3
+from tasks import s3, s3_client
 from tests.stored import site
 
 PART = 5 << 20
@@ -31,12 +31,12 @@ def store(request: pytest.FixtureRequest) -> Iterator[BackupStore]:
     """An empty bucket, with each way of checksums."""
     with mock_aws():
         made = block(checksums=request.param)
-        s3.client(made).create_bucket(Bucket=made.bucket)
+        s3_client.client(made).create_bucket(Bucket=made.bucket)
         yield made
 
 
 def unfinished(store: BackupStore) -> list[str]:
-    answer = s3.client(store).list_multipart_uploads(Bucket=store.bucket)
+    answer = s3_client.client(store).list_multipart_uploads(Bucket=store.bucket)
     return [upload["Key"] for upload in answer.get("Uploads", [])]
 
 
@@ -100,7 +100,7 @@ def test_no_more_than_three_parts_are_in_memory(store: BackupStore, monkeypatch:
 def test_a_completion_whose_answer_was_lost_counts_by_what_is_there(
     store: BackupStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = s3.client(store)
+    client = s3_client.client(store)
     complete = client.complete_multipart_upload
 
     def twice(**words: Any) -> Any:
@@ -115,7 +115,7 @@ def test_a_completion_whose_answer_was_lost_counts_by_what_is_there(
 def test_an_upload_that_vanished_instead_of_being_completed_is_an_error(
     store: BackupStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = s3.client(store)
+    client = s3_client.client(store)
     vanish = {"Bucket": store.bucket, "Key": "x", "UploadId": "gone"}
     monkeypatch.setattr(client, "complete_multipart_upload", lambda **_: client.abort_multipart_upload(**vanish))
     with pytest.raises(StoreUnreachable, match="has no bytes where"):
@@ -131,7 +131,7 @@ def test_what_is_too_large_to_be_a_manifest_is_not_read_into_memory(store: Backu
 
 def test_uploads_that_killed_workers_left_are_abandoned_in_their_own_folder_alone(store: BackupStore) -> None:
     for key in ("tandil/a", "other/a"):
-        s3.client(store).create_multipart_upload(Bucket=store.bucket, Key=key)
+        s3_client.client(store).create_multipart_upload(Bucket=store.bucket, Key=key)
     assert s3.abandon(store, "tandil/", timedelta(0)) == 1
     assert unfinished(store) == ["other/a"]
 
@@ -145,7 +145,7 @@ def test_the_check_writes_only_where_backups_go() -> None:
     asked: list[str] = []
     with mock_aws():
         made = block(prefix="shops/here")
-        client = s3.client(made)
+        client = s3_client.client(made)
         client.create_bucket(Bucket=made.bucket)
         begins = "provide-client-params.s3.CreateMultipartUpload"
         client.meta.events.register(begins, lambda params, **_: asked.append(params["Key"]))
@@ -229,7 +229,7 @@ def test_each_answer_names_its_cure(status: int, code: str, error: type[GuardiaE
 
     meta = {"HTTPStatusCode": status, "HTTPHeaders": {"date": "Tue, 24 Nov 2026 03:00:00 GMT"}}
     answer: Any = {"Error": {"Code": code, "Message": "said"}, "ResponseMetadata": meta}
-    with pytest.raises(error, match=cure) as caught, s3._errors(block(endpoint="http://s3.test"), "x/archive"):
+    with pytest.raises(error, match=cure) as caught, s3_client.errors(block(endpoint="http://s3.test"), "x/archive"):
         raise ClientError(answer, "PutObject")
     assert "The bucket guardia at http://s3.test: x/archive" in str(caught.value)
 

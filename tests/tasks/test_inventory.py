@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from blocks.errors import DatabaseRefused
-from tasks import cluster, manifest
+from tasks import cluster, inventory
 from tasks.manifest import Contents, differences
 from tests.postgres_server import USER, PostgresServer
 
@@ -27,7 +27,7 @@ def snapshot(server: PostgresServer, database: str) -> Iterator[psycopg.Connecti
 
 def taken(server: PostgresServer, database: str) -> Contents:
     with snapshot(server, database) as connection:
-        return manifest.take(connection)
+        return inventory.take(connection)
 
 
 def create(server: PostgresServer, database: str, options: str = "") -> None:
@@ -158,7 +158,7 @@ def test_damage_is_found_and_told(postgres: PostgresServer, exotic: Contents, da
     with postgres.connect("restored") as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         connection.execute(damage)
-        told = differences(exotic, manifest.take(connection))
+        told = differences(exotic, inventory.take(connection))
         connection.execute("ROLLBACK")
     sentence = DAMAGES[damage]
     assert (sentence and any(line.startswith(sentence) for line in told)) or told == [], told
@@ -182,7 +182,7 @@ def test_what_the_database_has_set_does_not_change_its_manifest(postgres: Postgr
             connection.execute(f"ALTER DATABASE restored SET {name} = '{value}'")
     with postgres.connect("restored", options="-c statement_timeout=0") as connection:
         connection.execute(SNAPSHOT)
-        found = manifest.take(connection)
+        found = inventory.take(connection)
     with postgres.connect() as connection:
         connection.execute("ALTER DATABASE restored RESET ALL")
     assert differences(exotic, found) == []
@@ -191,12 +191,12 @@ def test_what_the_database_has_set_does_not_change_its_manifest(postgres: Postgr
 
 def test_two_connections_in_one_snapshot_find_what_one_does(postgres: PostgresServer, exotic: Contents) -> None:
     with snapshot(postgres, "exotic") as first, postgres.connect("exotic") as second:
-        (name,) = manifest._one(first, "SELECT pg_export_snapshot()")
+        (name,) = inventory._one(first, "SELECT pg_export_snapshot()")
         second.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         second.execute(f"SET TRANSACTION SNAPSHOT '{name}'")
         with postgres.connect("exotic") as other:
             other.execute("INSERT INTO no_key VALUES (99)")
-        both = manifest.take_parallel([first, second])
+        both = inventory.take_parallel([first, second])
     with postgres.connect("exotic") as other:
         other.execute("DELETE FROM no_key WHERE a = 99")
     assert both == exotic
@@ -204,20 +204,20 @@ def test_two_connections_in_one_snapshot_find_what_one_does(postgres: PostgresSe
 
 def test_chosen_tables_alone_are_counted(postgres: PostgresServer, exotic: Contents) -> None:
     with snapshot(postgres, "restored") as connection:
-        found = manifest.take(connection, tables=["public.sale", '"🔧"."."'])
+        found = inventory.take(connection, tables=["public.sale", '"🔧"."."'])
     assert found.tables == {name: exotic.tables[name] for name in ("public.sale", '"🔧"."."')}
 
 
 def test_a_held_table_can_be_written_to_but_not_emptied(postgres: PostgresServer) -> None:
     postgres.create("held", "CREATE TABLE a (id serial PRIMARY KEY); INSERT INTO a SELECT FROM generate_series(1, 3)")
     with snapshot(postgres, "held") as connection:
-        held = manifest.hold(connection)
+        held = inventory.hold(connection)
         with postgres.connect("held") as other:
             other.execute("SET lock_timeout = '100ms'")
             other.execute("INSERT INTO a DEFAULT VALUES")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 other.execute("TRUNCATE a")
-        found = manifest.take(connection, held=held)
+        found = inventory.take(connection, held=held)
     assert found.tables["public.a"].rows == 3
     assert found.sequences == held == {"public.a_id_seq": 3}
 
@@ -226,13 +226,13 @@ def test_a_dump_of_the_same_snapshot_matches_while_others_write(postgres: Postgr
     postgres.create("busy", "CREATE TABLE a (id serial PRIMARY KEY, t text); INSERT INTO a (t) VALUES ('x')")
     archive = postgres.folder / "busy.dump"
     with snapshot(postgres, "busy") as connection, postgres.connect("busy") as other:
-        (name,) = manifest._one(connection, "SELECT pg_export_snapshot()")
-        held = manifest.hold(connection)
+        (name,) = inventory._one(connection, "SELECT pg_export_snapshot()")
+        held = inventory.hold(connection)
         other.execute("INSERT INTO a (t) SELECT 'new' FROM generate_series(1, 100)")
         other.execute("UPDATE a SET t = 'y'")
         postgres.run("pg_dump", "-Fc", f"--snapshot={name}", "-f", str(archive), "-d", postgres.dsn("busy"))
         other.execute("DELETE FROM a")
-        expected = manifest.take(connection, held=held)
+        expected = inventory.take(connection, held=held)
     create(postgres, "calm")
     postgres.run("pg_restore", "--exit-on-error", "-d", postgres.dsn("calm"), str(archive))
     found = taken(postgres, "calm")
@@ -246,16 +246,16 @@ def test_a_function_that_is_replaced_during_a_dump_is_the_one_that_was_dumped(po
     postgres.create("edited", replaced.format(1) + "; CREATE TABLE a (id int PRIMARY KEY)")
     before = taken(postgres, "edited")
     with snapshot(postgres, "edited") as connection, postgres.connect("edited") as other:
-        held = manifest.hold(connection)
-        hashed = manifest._hashed
+        held = inventory.hold(connection)
+        hashed = inventory._hashed
 
         def edit(*words: Any) -> Any:
             other.execute(replaced.format(2).encode())
             return hashed(*words)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(manifest, "_hashed", edit)
-            during = manifest.take(connection, held=held)
+            patch.setattr(inventory, "_hashed", edit)
+            during = inventory.take(connection, held=held)
     assert differences(before, during) == []
     assert differences(before, taken(postgres, "edited")) == ["function public.one(): defined otherwise."]
 
@@ -278,7 +278,7 @@ def test_text_in_another_encoding_is_compared_exactly(postgres: PostgresServer) 
     with postgres.connect("latin") as connection:
         connection.execute('CREATE TABLE "año" ("ñ" text PRIMARY KEY)')
         connection.execute("INSERT INTO \"año\" VALUES ('Ferretería'), ('ü')")
-        manifest.refuse_inexact(connection)
+        inventory.refuse_inexact(connection)
     copied(postgres, "latin", "latin2", latin)
     copied(postgres, "latin", "utf8")
     expected = taken(postgres, "latin")
@@ -290,7 +290,7 @@ def test_text_in_another_encoding_is_compared_exactly(postgres: PostgresServer) 
 def test_text_of_no_known_encoding_is_refused(postgres: PostgresServer) -> None:
     create(postgres, "bytes", "ENCODING 'SQL_ASCII' LOCALE 'C'")
     with postgres.connect("bytes") as connection, pytest.raises(DatabaseRefused, match="SQL_ASCII"):
-        manifest.refuse_inexact(connection)
+        inventory.refuse_inexact(connection)
 
 
 def test_hidden_rows_and_unreadable_tables_are_refused_by_name(postgres: PostgresServer) -> None:
@@ -301,17 +301,17 @@ def test_hidden_rows_and_unreadable_tables_are_refused_by_name(postgres: Postgre
         CREATE TABLE barred (a integer);"""
     postgres.create("rights", script)
     with postgres.connect("rights") as connection:
-        manifest.refuse_inexact(connection)  # a superuser sees through
+        inventory.refuse_inexact(connection)  # a superuser sees through
     with postgres.connect("rights", user="clerk", password="x") as connection:
         with pytest.raises(DatabaseRefused, match=r"hides rows of public\.hidden from clerk.*BYPASSRLS"):
-            manifest.refuse_inexact(connection)
+            inventory.refuse_inexact(connection)
         with postgres.connect("rights") as owner:
             owner.execute("ALTER ROLE clerk BYPASSRLS")
         with pytest.raises(DatabaseRefused, match=r"clerk may not read public\.barred"):
-            manifest.refuse_inexact(connection)
+            inventory.refuse_inexact(connection)
         with postgres.connect("rights") as owner:
             owner.execute("GRANT SELECT ON barred TO clerk")
-        manifest.refuse_inexact(connection)
+        inventory.refuse_inexact(connection)
     with postgres.connect("rights") as owner:
         owner.execute("DROP OWNED BY clerk; DROP ROLE clerk")
 
@@ -344,7 +344,7 @@ def test_rows_that_an_extension_dumps_are_counted(postgres: PostgresServer) -> N
     ],
 )
 def test_casts_and_parentheses_do_not_count(one: str, other: str) -> None:
-    assert manifest.loose(one) == manifest.loose(other)
+    assert inventory.loose(one) == inventory.loose(other)
 
 
 @pytest.mark.parametrize(
@@ -352,4 +352,4 @@ def test_casts_and_parentheses_do_not_count(one: str, other: str) -> None:
     [("s = 'a (b)'", "s = 'a b'"), ("s = 'x::text'", "s = 'x'"), ('"a b"', '"ab"'), ("'it''s'", "'its'"), ("a", "b")],
 )
 def test_quoted_text_counts_to_the_letter(one: str, other: str) -> None:
-    assert manifest.loose(one) != manifest.loose(other)
+    assert inventory.loose(one) != inventory.loose(other)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blocks.site import Site
-from tasks import dump, ssh
+from tasks import copies, ssh
 from tests import stored
 from tests.ssh_server import SshServer
 
@@ -35,7 +35,7 @@ def test_a_copy_gets_its_name_once_it_is_committed_and_older_ones_of_its_kind_go
     others = ["NewZ.dump.part", "beforeZonas.dump", "2026-11-01T030000Z.dump.old", "notes Z.dump"]
     for name in ours + others:
         (folder / name).write_text(name)
-    gone = dump.prune_copies.fn(site, NEW).text
+    gone = copies.prune.fn(site, NEW).text
     assert sorted(gone.split()) == ["2026-11-22T030000Z.dump.part", f"{DAILY}.dump.zst"]
     left = {file.name for file in folder.iterdir()}
     assert left == {f"{NEW}.dump.zst", f"{SAFETY}.dump.zst", *others}
@@ -45,11 +45,11 @@ def test_a_copy_gets_its_name_once_it_is_committed_and_older_ones_of_its_kind_go
 def test_a_part_that_a_backup_of_the_other_kind_is_writing_stays(site: Site, folder: Path) -> None:
     for name in (f"{NEW}.dump.zst.part", f"{SAFETY}.dump.zst.part"):
         (folder / name).touch()
-    assert dump.prune_copies.fn(site, NEW).text.split() == []
+    assert copies.prune.fn(site, NEW).text.split() == []
     assert {file.name for file in folder.iterdir()} == {f"{NEW}.dump.zst", f"{SAFETY}.dump.zst.part"}
 
 
 def test_a_folder_that_is_not_there_holds_no_copies(site: Site, folder: Path) -> None:
     assert site.backups is not None
     gone = site.backups.model_copy(update={"folder": str(folder / "gone")})
-    assert not dump.prune_copies.fn(site.model_copy(update={"backups": gone}), NEW).changed
+    assert not copies.prune.fn(site.model_copy(update={"backups": gone}), NEW).changed
