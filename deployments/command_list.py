@@ -90,7 +90,7 @@ def _backups(site: Site) -> list[Step]:
     found = Space(database_bytes=0, free=0, expected=0, compression="zstd", copy_kept=True, straight=True)
     stream = dump.stream(server, site.database.name, name, "SNAPSHOT", found=found, part=f"{copy}.part")
     otherwise = dump.pg_dump(server, site.database.name, name, "SNAPSHOT", level=6)
-    make: list[Step] = [dump.compressor_version(), postgres.runtime(server), stream, otherwise]
+    make: list[Step] = [dump.compressor_version(), postgres.straight_works(server), stream, otherwise]
     make += [dump.pg_roles(server), copies.list_files(folder)]
     make += [copies.make_folder(folder), copies.finish(copy), copies.remove(copy)]
     put: list[Step] = [restore.free(server, "/DATA"), restore.decompressor(), restore.at_most(1)]

@@ -121,7 +121,7 @@ def space(site: Site) -> Space:
     needed = int(last * 1.5) + int(total * SPARE)
     return Space(
         database_bytes=row[0], free=free, expected=last, compression=compression(site),
-        copy_kept=store.copies > 0 and free > needed, straight=_answers(site, postgres.runtime(server)),
+        copy_kept=store.copies > 0 and free > needed, straight=_answers(site, postgres.straight_works(server)),
     )  # fmt: skip
 
 

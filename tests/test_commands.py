@@ -73,8 +73,8 @@ WITH_DATA = """\
 * tee --append /etc/cron.d/shop
   docker inspect --type container --format 'WHERE' CONTAINER
   zstd --version
-  runc --root /run/docker/runtime-runc/moby state CONTAINER
-  runc --root /run/docker/runtime-runc/moby exec CONTAINER pg_dump --format=custom --compress=0 PGDUMP
+  STRAIGHT pg_dump --version
+  STRAIGHT pg_dump --format=custom --compress=0 PGDUMP
   zstd --single-thread -3 --zstd=strategy=5,minMatch=6 -q -c
 * tee /var/backups/tandil/daily/BACKUP.dump.zst.part
   docker exec CONTAINER timeout 21600 pg_dump --format=custom --compress=6 PGDUMP
@@ -107,6 +107,8 @@ WITH_DATA = """\
 
 
 SHORT = {
+    "STRAIGHT": "sh -c 'exec \"$@\" 3>&1 >&2' sh runc --root /run/docker/runtime-runc/moby exec --preserve-fds 1 "
+    "CONTAINER sh -c 'exec \"$@\" >&3 3>&-' sh",
     "PGDUMP": "--snapshot=SNAPSHOT --lock-wait-timeout=60000 "
     "'--dbname=user=shop port=5432 dbname=shop application_name=guardia-dump-BACKUP'",
     "PGRESTORE": "'--dbname=user=shop port=5432 dbname=DATABASE_part application_name=guardia-restore' "
