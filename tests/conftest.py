@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.lab.counted import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401
 from tests.mail_server import MailServer
 from tests.postgres_server import PostgresServer
 from tests.ssh_server import SshServer

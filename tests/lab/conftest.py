@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,17 +57,3 @@ def ssh(vps: PracticeVps, *command: str, timeout: float = 20) -> subprocess.Comp
     """Run a command over SSH, as an operator would."""
     argv = ssh_argv(vps, *command)
     return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what each fault took to heal, and what the sweeps counted: the `summary` of their modules."""
-    sweeps = [module for name, module in sorted(sys.modules.items()) if name.startswith("tests.lab.test_")]
-    for line in [line for module in sweeps for line in getattr(module, "summary", list)()]:
-        terminalreporter.write_line(line)
-    module = sys.modules.get("tests.lab.test_site_down")
-    rows = [("fault", "path taken", "gates asked", "s to healthy"), *getattr(module, "ROWS", [])]
-    if len(rows) > 1:
-        terminalreporter.section("healed by the site-down playbook (seconds include the wait for each answer)")
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row in rows:
-            terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
