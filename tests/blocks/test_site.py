@@ -23,7 +23,7 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize(("place", "given", "kept"), ACCEPTED)
+@pytest.mark.parametrize(("place", "given", "kept"), ACCEPTED, ids=range(len(ACCEPTED)))  # a key is new each time
 def test_a_good_value_is_kept_in_its_plain_form(place: str, given: Any, kept: Any) -> None:
     found: Any = sample.site(**{place: given})
     for part in place.split("__"):
