@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prefect import Flow, get_run_logger, runtime
@@ -55,9 +56,10 @@ def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ende
                 inputs = (wants.model_validate(more),) if wants else ()
             except (ConfigError, ValueError) as error:
                 return Failed(name="Bad input", message=str(error))
-            timeline.begin(timeline.Run(id=runtime.flow_run.id, playbook=name, site=found))
+            run = timeline.Run(id=runtime.flow_run.id, playbook=name, site=found)
+            timeline.begin(run)
             try:
-                ended = _ended(body, name, found, inputs)
+                ended = _ended(partial(body, found, *inputs), run)
                 timeline.record("closed", ended.name.lower(), outcome=ended.words, ok=ended.ok)
                 if not ended.ok:
                     alarm(found, name, ended)
@@ -70,12 +72,14 @@ def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ende
     return decorate
 
 
-def _ended(body: Callable[..., Ended], name: str, site: Site, inputs: tuple[BaseModel, ...]) -> Ended:
+def _ended(body: Callable[[], Ended], run: timeline.Run) -> Ended:
+    limit = job_limit(run.playbook, run.site.name)
     try:
-        with concurrency(job_limit(name, site.name), strict=True, timeout_seconds=WAIT, lease_duration=60):
-            return body(site, *inputs)
+        timeline.recall(run)
+        with concurrency(limit, strict=True, timeout_seconds=WAIT, lease_duration=60):
+            return body()
     except TimeoutError:
-        return Ended(name="Failed", words=str(Busy(f"Another {name} has been working for {WAIT} s.")), ok=False)
+        return Ended(name="Failed", words=str(Busy(f"Another {run.playbook} has been working for {WAIT} s.")), ok=False)
     except GuardiaError as error:
         return Ended(name="Failed", words=str(error), ok=False)
     except Exception as error:  # noqa: BLE001 - a defect of our own must not be silent either

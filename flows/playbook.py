@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import Any, Literal
-from uuid import UUID
 
 from prefect import Flow, get_run_logger, runtime
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ValidationError
@@ -150,7 +148,7 @@ def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str, *, yiel
     run = timeline.Run(id=wanted.run_id, playbook=wanted.playbook, site=site, planning=mode == "plan")
     timeline.begin(run)
     try:
-        run.ended = _times_ended(run.id)
+        timeline.recall(run)
         if not run.planning:
             yield_to(wanted, yields_to)
         held = wanted if run.planning else claim(wanted)
@@ -170,11 +168,6 @@ def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str, *, yiel
     finally:
         run.held.close()
         timeline.end()
-
-
-def _times_ended(run_id: UUID) -> int:
-    with get_client(sync_client=True) as client:
-        return sum(state.is_final() for state in client.read_flow_run_states(run_id))
 
 
 def _outcome(body: Body, incident: Incident, site: Site) -> Outcome:

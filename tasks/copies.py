@@ -48,7 +48,7 @@ def list_files(folder: str) -> Command:
 
 @chore("Keep the newest copies on the VPS", by=("site", "name"))
 def prune(site: Site, name: str) -> Result:
-    """After the backup `name`, remove all but the newest copies, and what cut short ones left, and name them.
+    """After the backup `name`, remove all but the newest copies, and what cut short ones left; its text is their names.
 
     Its own copy gets its name here: only now that it is committed is it one. Each kind keeps as many, and a copy that
     a backup of the other kind is writing stays.

@@ -13,12 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
 from blocks.backup_store import BackupStore
-from blocks.errors import CommandError, ConfigError, GuardiaError
+from blocks.database import Database
+from blocks.errors import CommandError, CommandFailed, GuardiaError
 from blocks.site import Site
 from tasks import (
     backups,
@@ -42,6 +43,7 @@ from tasks.postgres import Server
 from tasks.progress import Report, progress
 from tasks.steps import look, once
 
+SMALLEST = 200  # bytes: an archive of an empty database has some hundreds, also compressed
 SPARE = 0.1  # of the file system must stay free beside a copy
 Kind = Literal["daily", "safety"]
 
@@ -121,7 +123,7 @@ def space(site: Site) -> Space:
     needed = int(last * 1.5) + int(total * SPARE)
     return Space(
         database_bytes=row[0], free=free, expected=last, compression=compression(site),
-        copy_kept=store.copies > 0 and free > needed, straight=_answers(site, postgres.straight_works(server)),
+        copy_kept=store.copies > 0 and free > needed, straight=_straight(site, server),
     )  # fmt: skip
 
 
@@ -210,6 +212,8 @@ def _upload(site: Site, name: str, command: Pipeline, found: Space, tell: Callab
 
         read = sealed.seal(plain, sealed.decoded(secret), bucket.context(site, name)) if secret else plain
         stored = s3.upload(store, key, read)
+    if size < SMALLEST:
+        raise CommandFailed(f"{command.line} ended well and wrote {size} bytes, which is no archive.")
     return Archive(
         key=key, compression=found.compression, sha256=digest.hexdigest() if digest else stored.sha256, bytes=size,
         stored_sha256=stored.sha256, stored_bytes=stored.bytes,
@@ -246,21 +250,25 @@ def _clean_up(site: Site, store: BackupStore, name: str, path: str, found: Space
 
 def compression(site: Site) -> Literal["zstd", "none"]:
     """What the VPS compresses with: zstd, or nothing where it has none and pg_dump must do it."""
-    return "zstd" if _answers(site, compressor_version()) else "none"
+    return "none" if _said(site, compressor_version()) is None else "zstd"
 
 
-def _answers(site: Site, command: Command) -> bool:
+def _straight(site: Site, server: Server) -> bool:
+    """Whether pg_dump's output comes out of the container that way: it must be seen to, not only to end well."""
+    return (_said(site, postgres.straight_works(server)) or "").startswith("pg_dump (PostgreSQL)")
+
+
+def _said(site: Site, command: Command) -> str | None:
     try:
-        ssh.run(site.host, command, quiet=True)
+        return ssh.run(site.host, command, quiet=True).stdout
     except CommandError:
-        return False
-    return True
+        return None
 
 
-def _configured(site: Site) -> tuple[BackupStore, Any]:
-    if site.backups is None or site.database is None:
-        raise ConfigError(f"{site.name} has no [backups] in its site file.", "See docs/site-file.md.")
-    return site.backups, site.database
+def _configured(site: Site) -> tuple[BackupStore, Database]:
+    store = bucket.store(site)
+    assert site.database is not None, "a site file with [backups] has [database]"
+    return store, site.database
 
 
 def _application(name: str) -> str:

@@ -1,4 +1,4 @@
-"""PostgreSQL servers in containers: their programs by `docker exec`, their databases through a tunnel.
+"""PostgreSQL servers in containers: their programs by `docker exec` or `runc`, their databases through a tunnel.
 
 Nothing parses what psql prints, and no port is published.
 """

@@ -1,22 +1,17 @@
-"""Put back only what is missing or was changed, from a backup restored beside the live database.
+"""A rescue: what of a backup would be put back into the live database, and what was, for people and for the record.
 
-Serves the guide's "Data Loss / Corruption". What a comparison wrote down in `guardia.damaged` is chosen from by table
-and tenant; rows that the chosen ones refer to come along. All goes back in one transaction, or nothing does: a row
-that was touched since, or whose key was taken, is left as it is and told.
+Serves the guide's "Data Loss / Corruption". The rows are chosen in tasks/rescue_choice.py and put back in
+tasks/rescue_rows.py.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks.command import Statement
 from tasks.damage import grid
-
-if TYPE_CHECKING:
-    pass
 
 
 class _Part(BaseModel):

@@ -1,4 +1,4 @@
-"""The two kinds of step that a playbook is made of.
+"""The kinds of step that a playbook is made of.
 
 `look` reads: it runs afresh each time and is tried again on errors that trying again can cure. `act` changes: it
 shows its plan before it runs, runs once per flow run, and on a resumed or retried run is not repeated. `once` is
@@ -129,8 +129,8 @@ def chore(title: str, *, by: tuple[str, ...] | None = None) -> Callable[[Callabl
 
 def _noted(title: str, key: str, do: Callable[[], Result]) -> Result:
     """Do it and note it, unless this run's timeline has it already under the key of its result."""
-    if key and (entry := timeline.noted(key)) is not None:
-        return Result(words=entry.outcome, text=entry.text, changed=entry.changes)
+    if key and (before := _of_note(key)) is not None:
+        return before
     started = time.monotonic()
     try:
         result = do()
@@ -143,6 +143,11 @@ def _noted(title: str, key: str, do: Callable[[], Result]) -> Result:
         changes=result.changed, text=result.text, key=key if result.ok else "",
     )  # fmt: skip
     return result
+
+
+def _of_note(key: str) -> Result | None:
+    entry = timeline.noted(key)
+    return Result(words=entry.outcome, text=entry.text, changed=entry.changes) if entry is not None else None
 
 
 class Act(Generic[P]):
@@ -202,7 +207,7 @@ class Act(Generic[P]):
         for number in range(ended + 1):
             name = f"{self.title}, retry {number}" if number else self.title
             key = _hashed(run_id, name, _chosen(inputs, self._by))
-            result = cast(Result, store.read(key).result) if store.exists(key) else None
+            result = cast(Result, store.read(key).result) if store.exists(key) else _of_note(key)
             if result is not None and (result.ok or number == ended):
                 return key, result
         return key, None

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from pydantic import BaseModel, Field
 
@@ -55,6 +55,7 @@ class Run:
     held: ExitStack = field(default_factory=ExitStack)  # what is released when the run ends or is suspended
     acting: bool = False
     ended: int = 0  # how often it had ended before it was started again
+    earlier: list[Entry] = field(default_factory=list)  # what processes of this run before this one recorded
 
 
 _current: ContextVar[Run | None] = ContextVar("guardia_run", default=None)
@@ -75,6 +76,15 @@ def begin(run: Run) -> None:
     _current.set(run)
 
 
+def recall(run: Run) -> None:
+    """Learn what earlier processes of the run did, if it was suspended or killed and goes on now."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        run.ended = sum(state.is_final() for state in client.read_flow_run_states(run.id))
+        run.earlier = read(client, run.id)
+
+
 def end() -> None:
     """There is no current run any more."""
     _current.set(None)
@@ -86,8 +96,8 @@ def record(kind: Kind, what: str, *, key: str = "", **fields: Any) -> Entry:
     `noted` finds it by its `key`.
     """
     run = current()
-    if key:
-        fields["id"] = _id(key)
+    if key and run is not None:
+        fields["id"] = uuid5(run.id, key)
     for name in fields.keys() & {"outcome", "text"}:  # what came from elsewhere; from here it goes everywhere
         fields[name] = mask(fields[name], run.secrets if run else frozenset())
     began = datetime.now(UTC) - timedelta(seconds=fields.get("seconds") or 0)
@@ -104,8 +114,10 @@ def record(kind: Kind, what: str, *, key: str = "", **fields: Any) -> Entry:
 def noted(key: str) -> Entry | None:
     """What the current run, in this process or in one that was killed, recorded under the key; None if it did not."""
     run = current()
-    entries = whole(run) if run is not None else []
-    return next((entry for entry in entries if entry.id == _id(key)), None)
+    if run is None:
+        return None
+    wanted = uuid5(run.id, key)
+    return next((entry for entry in (*run.entries, *run.earlier) if entry.id == wanted), None)
 
 
 @contextmanager
@@ -167,10 +179,6 @@ def whole(run: Run) -> list[Entry]:
         with get_client(sync_client=True) as client:
             known = {entry.id: entry for entry in read(client, run.id)} | known
     return sorted(known.values(), key=lambda entry: entry.at)
-
-
-def _id(key: str) -> UUID:
-    return uuid5(NAMESPACE_URL, f"guardia:{key}")
 
 
 def _resource(run_id: UUID) -> str:

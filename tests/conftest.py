@@ -1,4 +1,4 @@
-"""What the unit tests share: one Prefect server for the whole session, and real servers to speak to."""
+"""What the unit tests share: one Prefect server for a whole process of the session, and real servers to speak to."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""One practice machine for all tests of a session; where there can be none, they skip and say why."""
+"""One practice machine for all tests of a process; where there can be none, they skip and say why."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def lab() -> str:
 
 @pytest.fixture(scope="session")
 def machine(lab: str) -> Iterator[PracticeVps]:
-    """The session's machine, which nobody else's test uses."""
+    """The process's machine, which nobody else's test uses."""
     for left in names():  # by sessions that were killed
         if (pid := left.removeprefix("test-")).isdigit() and not Path("/proc", pid).exists():
             down(left)

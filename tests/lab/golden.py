@@ -55,9 +55,10 @@ def disk_size(sales: int) -> int:
 
 
 def _build(folder: Path, sales: int, report: Callable[[str], None]) -> None:
-    base(report)
-    for tag, name in IMAGES.items():
-        build(tag, SITE / "images" / name, report)
+    with only_one("images"):
+        base(report)
+        for tag, name in IMAGES.items():
+            build(tag, SITE / "images" / name, report)
     work = folder.with_suffix(".part")
     name = f"golden-{folder.name}"
     machine.remove(name)

@@ -1,6 +1,7 @@
 """Backups that are made, proven and listed by a served Guardia, from a practice VPS into a real bucket."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def proven(guardia: Guardia, name: str = "") -> dict[str, Any]:
 
 def test_a_backup_is_made_and_proven_and_leaves_no_trace_of_its_drill(vps: PracticeVps, guardia: Guardia) -> None:
     name = backed_up(guardia)
+    assert re.search("runc .* exec --preserve-fds 1 .* pg_dump --format=custom", guardia.log()), (
+        "not past Docker's daemon"
+    )
     listing = guardia.command("backups").stdout
     assert name in listing and "not yet" in listing
     assert f"{name}.dump.zst" in vps.exec("ls", f"/var/backups/{SITE}/daily")
