@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
@@ -56,7 +57,7 @@ def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ende
                 inputs = (wants.model_validate(more),) if wants else ()
             except (ConfigError, ValueError) as error:
                 return Failed(name="Bad input", message=str(error))
-            run = timeline.Run(id=runtime.flow_run.id, playbook=name, site=found)
+            run = timeline.Run(id=UUID(runtime.flow_run.id), playbook=name, site=found)
             timeline.begin(run)
             try:
                 ended = _ended(partial(body, found, *inputs), run)

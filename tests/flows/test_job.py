@@ -14,9 +14,11 @@ from blocks.site import Site
 from deployments import limits
 from flows import job as jobs
 from flows.job import Ended, job
+from tasks.steps import Result, chore
 from tests.mail_server import MailServer
 
 wanted: list[Callable[[str], Ended]] = []
+times: list[int] = []
 
 
 class Wanted(BaseModel):
@@ -43,6 +45,18 @@ def fail(_: str) -> Ended:
 
 def break_down(_: str) -> Ended:
     raise ZeroDivisionError("by zero")
+
+
+@chore("Tidy")
+def tidy() -> Result:
+    times.append(1)
+    return Result(words="tidied")
+
+
+def test_a_chore_of_a_job_is_done_once(site: Site, post: MailServer) -> None:
+    times.clear()
+    state = run(site.name, lambda _: Ended(name="Proven", words=tidy().words + tidy().words))
+    assert (state.message, times, post.messages) == ("tidiedtidied", [1], [])
 
 
 def test_a_job_that_went_well_tells_nobody(site: Site, post: MailServer) -> None:
