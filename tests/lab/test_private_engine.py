@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -31,7 +32,8 @@ assert seen() == before, seen()
 @pytest.mark.lab
 def test_the_private_engine_takes_its_rules_and_bridges_with_it(lab: str, tmp_path: Path) -> None:
     private_engine.install(print)
-    folders = {"GUARDIA_LAB_HOME": str(tmp_path / "home"), "GUARDIA_LAB_RUN": str(tmp_path / "run")}
     argv = ["unshare", "--net", sys.executable, "-c", SCRIPT]
-    done = subprocess.run(argv, env=os.environ | folders, capture_output=True, text=True, timeout=180, check=False)
+    with TemporaryDirectory(prefix="lab-") as short:  # the engine's sockets are in it: 107 characters at most
+        folders = {"GUARDIA_LAB_HOME": str(tmp_path / "home"), "GUARDIA_LAB_RUN": short}
+        done = subprocess.run(argv, env=os.environ | folders, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
