@@ -1,6 +1,7 @@
 """What the tests of steps share: two equal shops in a real PostgreSQL, one to be damaged; a site with a bucket."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,11 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A site with an empty bucket, without an encryption key and with one; a module may have a `site` of its own."""
     with stored.bucket_of(encryption_key=request.param, prefix="here") as made:
         yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the dumps of a VPS lie."""
+    folder = tmp_path / "daily"
+    folder.mkdir()
+    return folder

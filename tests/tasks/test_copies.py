@@ -15,13 +15,6 @@ NEW, DAILY, SAFETY = "2026-11-24T030000Z", "2026-11-23T030000Z", "2026-11-23T110
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "copies"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
 def site(ssh_server: SshServer, folder: Path) -> Iterator[Site]:
     for program in ("find", "mv", "rm"):
         ssh_server.stub(program, f'exec {shutil.which(program)} "$@"')

@@ -40,13 +40,6 @@ def server(ssh_server: SshServer, postgres: PostgresServer) -> Iterator[Server]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "daily"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def site(server: Server, folder: Path) -> Site:
     return sample.site(host=server.host, own_scripts={"folder": str(folder)})
 
