@@ -67,6 +67,7 @@ def start(report: Callable[[str], None]) -> str:
     while not answers():
         if daemon.poll() is not None or time.monotonic() > deadline:
             last = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+            stop()  # its mount and its rules would stay
             raise LabError(f"the private Docker engine did not start; the end of {log}:\n{last}")
         time.sleep(0.2)
     return SOCKET
@@ -125,4 +126,5 @@ def _pids() -> list[int]:
 def _mounts() -> list[str]:
     """What the engine mounted and still is, innermost first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in reversed(points) if point.startswith((f"{RUN}/", f"{home() / 'engine'}/"))]
+    ours = (f"{RUN}/", f"{home() / 'engine'}/")  # an engine that did not start leaves its data folder mounted on itself
+    return [point for point in reversed(points) if f"{point}/".startswith(ours)]
