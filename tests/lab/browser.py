@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, Route, StorageState, ViewportSize, sync_playwright
@@ -64,6 +65,19 @@ def choose(field: Locator, option: str) -> None:
     if option not in choices(field):
         raise AssertionError(f"{option!r} is not offered")
     field.page.locator(".p-select-option").get_by_text(option, exact=True).click()
+
+
+def submit(form: Locator, path: str) -> None:
+    """Press Submit until the server takes what the form sends to an address that ends with `path`.
+
+    Prefect's SQLite server answers 503 now and then when several write at once. The UI says so and leaves the form as
+    it was, for the person to press again.
+    """
+    for _ in range(5):
+        with form.page.expect_response(lambda response: response.url.endswith(path)) as answered:
+            form.get_by_role("button", name="Submit").click()
+        if answered.value.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            break
 
 
 def _refuse(route: Route) -> None:

@@ -3,11 +3,12 @@
 import re
 import socket
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
-from random import SystemRandom
+from random import choice
 
 from tests.lab.engine import docker
-from tests.lab.home import LabError
+from tests.lab.home import LabError, home, only_one
 from tests.lab.images import HERE, built
 
 # All that systemd and an inner Docker need, short of SYS_RESOURCE: some hosts do not have it to give.
@@ -17,6 +18,7 @@ POWERS = (
     *("--security-opt", "systempaths=unconfined", "--cgroupns", "private"),
 )
 MEMORY = "1g"
+PORTS = range(20000, 32000)  # below the range that the kernel gives to clients
 
 
 def container(name: str) -> str:
@@ -73,15 +75,24 @@ def shut_down(name: str) -> None:
 
 
 def free_ports(wanted: tuple[str, ...]) -> dict[str, int]:
-    """A free port on 127.0.0.1 for each name, below the range that the kernel gives to clients."""
-    found: dict[str, int] = {}
-    for port in SystemRandom().sample(range(20000, 32000), 2000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                found[wanted[len(found)]] = port
-        if len(found) == len(wanted):
-            return found
-    raise LabError("no free ports between 20000 and 32000 on 127.0.0.1: take practice machines down")
+    """A free port on 127.0.0.1 for each name.
+
+    Ports are given out in turn, so that two who ask before the first one listens do not get the same.
+    """
+    with only_one("ports"):
+        note = home() / "port"
+        last = int(note.read_text()) if note.exists() else choice(PORTS)
+        turn = [*range(last + 1, PORTS.stop), *range(PORTS.start, last + 1)]
+        found = list(islice(filter(_is_free, turn), len(wanted)))
+        if len(found) < len(wanted):
+            raise LabError(f"no free ports from {PORTS.start} on 127.0.0.1: take practice machines down")
+        note.write_text(str(found[-1]))
+    return dict(zip(wanted, found, strict=True))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _published(inside: Mapping[str, int], ports: Mapping[str, int]) -> list[str]:

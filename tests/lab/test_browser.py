@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.lab import faults
-from tests.lab.browser import choices, choose, chromium, field, new_page
+from tests.lab.browser import choices, choose, chromium, field, new_page, submit
 from tests.lab.home import LabError
 from tests.lab.outside import see
 from tests.lab.served import SITE, Guardia, served
@@ -92,6 +92,8 @@ def test_a_wedged_vps_is_healed_through_the_ui_alone(
     phone.screenshot(path=pictures / "approval-phone.png")
 
     approve(form)
+    send_to_a_busy_server(form)
+    submit(form, "/resume")
     expect(state(page)).to_have_text("Resolved", timeout=RUN)
     assert vps.boot_id() != boot
     assert see(vps.https_port, vps.ca_file).healthy
@@ -122,7 +124,7 @@ def open_run_form(page: Page, guardia: Guardia) -> None:
 
 def start(page: Page) -> None:
     """Send the form, and open the only run on the page that it leads to."""
-    page.get_by_role("button", name="Submit").click()
+    submit(page.locator("form"), "/create_flow_run")
     page.locator("a[href*='/runs/flow-run/']").first.click()
 
 
@@ -159,10 +161,18 @@ def read_question_on_a_phone(phone: Page, run: str) -> None:
 
 
 def approve(form: Locator) -> None:
-    """Say yes, by name."""
+    """Say yes, by name; nothing is sent yet."""
     choose(field(form, "Decision"), "approve")
     field(form, "Your name").get_by_role("textbox").fill("Ana")
+
+
+def send_to_a_busy_server(form: Locator) -> None:
+    """An answer that was not taken says so, and stays in the form to be sent again."""
+    form.page.route("**/resume", lambda route: route.fulfill(status=503), times=1)
     form.get_by_role("button", name="Submit").click()
+    expect(form.page.get_by_text("Failed to resume flow run").first).to_be_visible()
+    expect(field(form, "Decision")).to_contain_text("approve")
+    expect(field(form, "Your name").get_by_role("textbox")).to_have_value("Ana")
 
 
 def read_incident(page: Page, guardia: Guardia) -> Locator:

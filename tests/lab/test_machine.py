@@ -1,7 +1,7 @@
 """The practice machine is like a rented one: it reboots, loses power, sends mail, renews its certificate."""
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -100,24 +100,11 @@ def test_an_audit_is_quiet_on_reads_and_notices_each_change(vps: PracticeVps) ->
 
 
 def test_three_machines_come_up_at_once_and_differ(lab: str) -> None:
-    up_now: dict[str, PracticeVps | LabError] = {}
-
-    def bring(name: str) -> None:
-        try:
-            up_now[name] = up(name)
-        except LabError as error:
-            up_now[name] = error
-
     wanted = [f"three-{number}" for number in range(3)]
     began = time.monotonic()
-    threads = [threading.Thread(target=bring, args=(name,)) for name in wanted]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        machines = [vps for vps in up_now.values() if isinstance(vps, PracticeVps)]
-        assert len(machines) == 3, up_now
+        with ThreadPoolExecutor() as pool:
+            machines = list(pool.map(up, wanted))
         assert len({vps.host_key for vps in machines}) == len({vps.boot_id() for vps in machines}) == 3
         assert len({vps.shell("cat /etc/machine-id") for vps in machines}) == 3
         assert time.monotonic() - began < 60
