@@ -40,12 +40,15 @@ def _tidy(site: Site, name: str) -> None:
 def prove(site: Site, name: str) -> Proof:
     """Restore a backup into a throwaway container, compare it, and keep the verdict beside it.
 
-    The site's own dumps lie on the VPS, where nothing is written: their verdict is in the run alone.
+    The site's own dumps lie on the VPS, where nothing is written: their verdict is in the run alone. So is that on a
+    backup whose manifest does not open.
     """
     proof = proving.prove(site, name)
-    if not name.endswith(own_dumps.SUFFIX):
+    if name.endswith(own_dumps.SUFFIX):
+        return proof
+    if proof.manifest_sha256:  # else it never counts, and one that counts with the right key would be lost under it
         keeping.keep_proof(site, name, proof)
-        show_history(site)
+    show_history(site)
     return proof
 
 

@@ -1,4 +1,4 @@
-"""A proof leaves nothing behind; where it does, the verdict stands and somebody is told."""
+"""A proof leaves nothing behind and takes no other's place; a bad verdict is an alarm."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -7,24 +7,41 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from blocks import site_file
+from blocks.backup_store import BackupStore
 from blocks.errors import DrillBroken
 from blocks.site import Site
 from flows import verify_backup as flow
-from tasks import ssh
+from tasks import backups, ssh
 from tasks.backup import Proof
+from tests import stored
 from tests.mail_server import MailServer
 from tests.ssh_server import SshServer
-from tests.stored import NOON
+from tests.stored import KEY, NOON, store
 
 Verdict = Literal["proven", "bad"]
 Ends = Callable[[Verdict | None], State[Any]]
+Verified = Callable[[str, BackupStore | None], State[Any]]
+OTHER_KEY = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU="
 
 
 @pytest.fixture
-def ends(site: Site, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    """How the job ends after this verdict, or a drill that broke; the stub of `docker` lists what is left."""
+def verified(site: Site, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Verified]:
+    """How the job ends with this backup wanted and these [backups]; the stub of `docker` lists what is left."""
     host = ssh_server.host()
-    monkeypatch.setattr(site_file, "load", lambda _: site.model_copy(update={"host": host}))
+
+    def run(backup: str, store: BackupStore | None) -> State[Any]:
+        found = site.model_copy(update={"host": host, "backups": store})
+        monkeypatch.setattr(site_file, "load", lambda _: found)
+        state: State[Any] = flow.verify_backup(site.name, backup=backup, return_state=True)  # type: ignore[assignment]
+        return state
+
+    yield run
+    ssh.close(host)
+
+
+@pytest.fixture
+def ends(verified: Verified, monkeypatch: pytest.MonkeyPatch) -> Ends:
+    """How the job ends after this verdict, or a drill that broke."""
 
     def run(verdict: Verdict | None) -> State[Any]:
         def prove(_: Site, name: str) -> Proof:
@@ -34,11 +51,9 @@ def ends(site: Site, ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> 
             return Proof.model_validate(said | {"verdict": verdict, "at": NOON})
 
         monkeypatch.setattr(flow, "prove", prove)
-        state: State[Any] = flow.verify_backup(site.name, backup="B", return_state=True)  # type: ignore[assignment]
-        return state
+        return verified("B", None)
 
-    yield run
-    ssh.close(host)
+    return run
 
 
 def test_a_proof_that_left_nothing_is_no_news(ends: Ends, ssh_server: SshServer, post: MailServer) -> None:
@@ -69,3 +84,17 @@ def test_a_machine_that_does_not_say_what_is_left_is_an_alarm(
     state = ends("proven")
     assert state.name == "Proven, not cleaned up" and len(post.messages) == 1
     assert "Whether the restored copy of the data was removed cannot be told" in str(state.message)
+
+
+@pytest.mark.parametrize("key", [OTHER_KEY, None], ids=["a wrong key", "no key"])
+def test_a_proof_that_cannot_open_the_manifest_is_an_alarm_and_leaves_the_good_one(
+    verified: Verified, ssh_server: SshServer, post: MailServer, key: str | None
+) -> None:
+    ssh_server.stub("docker")
+    with stored.bucket_of(encryption_key=KEY) as signed:
+        made = stored.made(signed)
+        proof = stored.proved(signed, made)
+        state = verified(made.name, store(stored.site(encryption_key=key)))
+        assert (state.name, len(post.messages)) == ("Bad backup", 1)
+        found = backups.find(signed, made.name)
+    assert found.proof == proof and found.proven
