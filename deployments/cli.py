@@ -155,7 +155,7 @@ def backup(*, site: Site = None) -> None:
 
 @app.command
 def verify(
-    backup: Annotated[str, Parameter(help="As `guardia backups` lists it; left out: the newest.")] = "",
+    backup: Annotated[str, Parameter(help="As `guardia backups` lists it; left out: the newest, if not bad.")] = "",
     *,
     site: Site = None,
 ) -> None:

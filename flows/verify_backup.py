@@ -8,7 +8,8 @@
    and the age of the data (RPO).
 5. See that the container is gone: a copy of the data that stays there is an alarm, whatever the verdict.
 
-A bad backup is an alarm and never tried again. A drill that broke says nothing of the backup: it is tried three times.
+A bad backup is an alarm, and again each day until there is a newer one; it is tried again only if somebody names it. A
+drill that broke says nothing of the backup: it is tried three times.
 Serves the guide's "Backup Failed", step 3: verify the backup.
 """
 
@@ -24,18 +25,27 @@ from tasks import backups
 class Wanted(BaseModel):
     """Which backup to prove."""
 
-    backup: str = Field(default="", description="As `guardia backups` lists it; empty: the newest.")
+    backup: str = Field(default="", description="As `guardia backups` lists it; empty: the newest, if not bad.")
 
 
 @job(wants=Wanted)
 def verify_backup(site: Site, wanted: Wanted) -> Ended:
     """Prove a backup by restoring it."""
-    ended = _proven(site, wanted.backup or backups.newest(site))
+    ended = _proven(site, wanted.backup) if wanted.backup else _newest_proven(site)
     left = left_behind(site)
     if not left:
         return ended
     name = "Proven, not cleaned up" if ended.ok else ended.name
     return Ended(name=name, words=f"{ended.words.rstrip('.')}. {left}", ok=False)
+
+
+def _newest_proven(site: Site) -> Ended:
+    newest = backups.newest(site)
+    if newest.proof is None or newest.proven:
+        return _proven(site, newest.name)
+    again = f"Make another with `guardia backup`, or prove this one again with `guardia verify {newest.name}`."
+    found = f"as was found on {newest.proof.at:%Y-%m-%d %H:%M} UTC: {newest.proof.words.rstrip('.')}"
+    return Ended(name="Bad backup", words=f"{newest.name} must not be restored, {found}. {again}", ok=False)
 
 
 def _proven(site: Site, name: str) -> Ended:

@@ -51,12 +51,12 @@ def find(site: Site, name: str) -> Backup:
     raise ConfigError(f"{site.name} has no backup {name!r}; the newest: {known}.", "See `guardia backups`.")
 
 
-def newest(site: Site) -> str:
-    """The name of the newest backup that can be used. Raises ConfigError if there is none."""
-    manifest = Backups(items=every(site), at=datetime.now(UTC), rpo=timedelta()).newest
-    if manifest is None:
+def newest(site: Site) -> Backup:
+    """The newest backup that can be used. Raises ConfigError if there is none."""
+    usable = seen(site).usable
+    if not usable:
         raise ConfigError(f"{site.name} has no backup that can be used.", "Make one with `guardia backup`.")
-    return manifest.name
+    return usable[0]
 
 
 def opened(site: Site, backup: Backup) -> Iterator[bytes]:

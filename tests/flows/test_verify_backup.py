@@ -1,6 +1,7 @@
 """A proof leaves nothing behind and takes no other's place; a bad verdict is an alarm."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
@@ -98,3 +99,30 @@ def test_a_proof_that_cannot_open_the_manifest_is_an_alarm_and_leaves_the_good_o
         assert (state.name, len(post.messages)) == ("Bad backup", 1)
         found = backups.find(signed, made.name)
     assert found.proof == proof and found.proven
+
+
+def test_a_newest_backup_that_was_found_bad_is_an_alarm_without_being_restored_again(
+    verified: Verified, ssh_server: SshServer, post: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh_server.stub("docker")
+    proven: list[str] = []
+    with stored.bucket_of() as site:
+        stored.proved(site, stored.made(site, NOON - timedelta(days=1)))
+        made = stored.made(site)
+        proof = stored.proved(site, made, verdict="bad", differences=["public.sale: 3 rows, 4 expected."])
+
+        def prove(_: Site, name: str) -> Proof:
+            proven.append(name)
+            return proof
+
+        monkeypatch.setattr(flow, "prove", prove)
+        state = verified("", store(site))
+        assert (state.name, proven) == ("Bad backup", [])
+        (message,) = post.messages
+        for said in (str(state.message), " ".join(message.get_content().split())):
+            assert f"{made.name} must not be restored, as was found on 2026-11-24 13:00 UTC: public.sale" in said
+            assert f"prove this one again with `guardia verify {made.name}`" in said
+        verified(made.name, store(site))
+        newer = stored.made(site, NOON + timedelta(days=1))
+        verified("", store(site))
+    assert proven == [made.name, newer.name]

@@ -43,7 +43,7 @@ def test_the_newest_is_first_and_what_was_saved_before_a_restore_is_not_the_newe
     made = [stored.made(site, NOON + day * DAY).name for day in range(3)]
     safety = stored.made(site, NOON + 9 * DAY, kind="safety").name
     assert [backup.name for backup in backups.every(site)] == [safety, *reversed(made)]
-    assert backups.newest(site) == made[-1]
+    assert backups.newest(site).name == made[-1]
 
 
 def test_a_name_is_the_moment_in_utc() -> None:
@@ -170,7 +170,7 @@ def test_a_manifest_in_the_place_of_another_is_refused(site: Site) -> None:
     first, second = stored.made(site), stored.made(site, NOON + DAY)
     s3.put(store(site), key_of(second.name), s3.get(store(site), key_of(first.name)))
     assert "The manifest of" in problem(site, second.name)
-    assert backups.newest(site) == first.name  # the others stay in use
+    assert backups.newest(site).name == first.name  # the others stay in use
 
 
 def test_a_backup_of_another_site_is_refused(site: Site) -> None:
