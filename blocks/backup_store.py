@@ -90,6 +90,16 @@ class BackupStore(Block):
             raise ValueError("is not a key. Make one with `openssl rand -base64 32`, and keep a copy of it elsewhere")
         return value
 
+    # An earlier time of day may be right: a backup at 23:30 is proven at 00:30.
+    @model_validator(mode="after")
+    def _is_proven_after_it_is_made(self) -> Self:
+        if self.verify_at == self.backup_at:
+            raise ValueError(
+                f"backup_at and verify_at are both {self.verify_at}: the backup of the day before would be proven. "
+                "Let verify_at be later by more than a backup takes"
+            )
+        return self
+
 
 class OwnScripts(BaseModel):
     """The backup scripts that the site had before Guardia, whose files can still be verified and restored."""

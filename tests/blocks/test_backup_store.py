@@ -24,6 +24,7 @@ ACCEPTED = [
     ("encryption_key", KEY),
     ("encryption_key", KEY + "\n"),  # as it is read from a file
     ("folder", "/var/backups/tandil"),
+    ("verify_at", "00:30"),  # past midnight, for a backup before it
 ]
 
 
@@ -58,6 +59,8 @@ REFUSED = [
     ("backup_at", "24:00", "pattern"),
     ("backup_at", "3:00", "pattern"),
     ("verify_at", "03:60", "pattern"),
+    ("verify_at", "03:00", "both 03:00: the backup of the day before would be proven"),
+    ("backup_at", "04:00", "both 04:00"),
     ("rpo", 0, "greater than or equal to 1"),
 ]
 
