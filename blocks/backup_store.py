@@ -64,7 +64,7 @@ class BackupStore(Block):
         default=None, description="32 bytes in Base64: backups are encrypted and signed with it before they leave."
     )
     copies: int = Field(
-        default=3, ge=0, le=100, description="Newest backups that the VPS keeps a copy of, space allowing."
+        default=3, ge=0, le=100, description="Newest backups of each kind that the VPS keeps a copy of, space allowing."
     )
     folder: Folder | None = Field(default=None, description="Where on the VPS; empty: /var/backups/SITE/daily.")
     retention: Retention = Field(default=Retention(), description="Which backups are kept.")

@@ -128,6 +128,8 @@ def _shown(found: Backups) -> list[Backup]:
 
 def _damaged(table: TableDamage, damage: Damage) -> str:
     """One table in one line, with the tenants that miss most."""
+    if table.unreadable:
+        return f"{damage.unreadable[table.table]}: its rows cannot be counted, and only a whole restore brings it back"
     counts = f"{table.missing:,} rows missing, {table.changed:,} changed, {table.new:,} new"
     lost = {tenant: sum(counted[:2]) for tenant, counted in table.by_tenant.items()}
     hit = [tenant for tenant in sorted(lost, key=lambda tenant: -lost[tenant]) if lost[tenant]]
@@ -155,4 +157,5 @@ def _cost(name: str, compared: str, damage: Damage) -> str:
         return "what it would lose is counted before you are asked again"
     new = sum(table.new for table in damage.tables)
     changed = sum(table.changed for table in damage.tables)
-    return f"a whole restore loses {new:,} new and the live state of {changed:,} changed rows"
+    unknown = f", and of {', '.join(damage.unreadable)} what cannot be counted" if damage.unreadable else ""
+    return f"a whole restore loses {new:,} new and the live state of {changed:,} changed rows{unknown}"

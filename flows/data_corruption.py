@@ -5,8 +5,9 @@
    database and compared with it: per table, rows missing, changed and new, and the tenants whose they are.
 3. Identify the last known good backup: all are listed with proof, age, measured restore time and what each would cost.
 4. Restore (a person chooses how, and approves the exact plan). A whole restore goes into a new database, is compared
-   with its manifest, and is swapped in by rename after a safety backup; the live one is kept, and `guardia
-   undo-restore` swaps back. A rescue puts only missing or changed rows back, in one transaction.
+   with its manifest, and is swapped in by rename after a safety backup (none can be made while a live table cannot be
+   read: the plan says so); the live one is kept, and `guardia undo-restore` swaps back. A rescue puts only missing or
+   changed rows back, in one transaction.
 5. Verify: the site's invariants; write the loss down; draft a letter to each affected tenant (a person approves).
 6. Resume service: `docker compose start web`, and look at it from outside.
 
@@ -20,6 +21,7 @@ from flows.choice import Chosen, Wanted, check, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped, tries
 from tasks import assessing, host, http, loss, rescuing, restoring, swapping
+from tasks.damage import Damage
 from tasks.loss import Loss
 
 
@@ -48,11 +50,19 @@ def restore(incident: Incident, chosen: Chosen) -> Loss:
     """Swap the chosen backup in, after a safety backup of the live database."""
     site = incident.site
     restoring.restore_beside(site, chosen.backup)
-    safety = back_up(site, "safety", tries(incident))
     damage = assessing.assess(site, chosen.backup, tries(incident))
+    safety = save(incident, chosen, damage)
     cost = assessing.lost(site, chosen.backup, "whole restore", damage, safety)
     carry_out(incident, swapping.swap_in, chosen.backup, cost, safety)
     return cost
+
+
+def save(incident: Incident, chosen: Chosen, damage: Damage) -> str:
+    """A safety backup of the live database, unless a table cannot be read: then none, which is put on the record."""
+    if damage.unreadable:
+        assessing.unsaved(incident.site, chosen.backup, damage)
+        return ""
+    return back_up(incident.site, "safety", tries(incident))
 
 
 def rescue(incident: Incident, chosen: Chosen) -> Loss:

@@ -106,16 +106,36 @@ def assess(site: Site, name: str, attempt: int = 1) -> Damage:
         return damage.compare(live, restored, database.tenants, report)
 
 
+class Unsaved(BaseModel):
+    """That a restore goes on without a safety backup, and why."""
+
+    summary: str
+    ok: bool = False
+
+
+@look("See whether a safety backup can be made", kept=True)
+def unsaved(site: Site, name: str, found: Damage) -> Unsaved:
+    """None can be made while a table cannot be read, and no restore would ever come: it is on the record instead.
+
+    What of the live database is whole stays in the kept one. (Data Loss / Corruption, step 4.)
+    """
+    return Unsaved(summary=loss.unsaved(found.unreadable, restoring.names(site, name).kept))
+
+
 @look("Say what was lost", kept=True)
 def lost(site: Site, name: str, how: How, found: Damage | Rescue, safety: str) -> Loss:
-    """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)"""
+    """What a whole restore, or a rescue, gives back and costs each tenant. (Data Loss / Corruption, step 5.)
+
+    `safety` is the name of the safety backup, empty if none could be made.
+    """
     with postgres.live(site) as (server, live, database):
         owners = damage.owners(live, database.tenants, list(found.tenants))
         if how == "whole restore" and found.tenants:  # a tenant that is lost is in the backup alone
             with postgres.connect(server, restoring.beside(site, name)) as restored:
                 owners = [*damage.owners(restored, database.tenants, list(found.tenants)), *owners]
     if how == "whole restore":
-        kept = f"What is lost is still in the database {restoring.names(site, name).kept} and in the backup {safety}."
+        where = f"and in the backup {safety}" if safety else "alone: there is NO safety backup"
+        kept = f"What is lost is still in the database {restoring.names(site, name).kept} {where}."
     elif isinstance(found, Rescue) and any(table.changed for table in found.tables):
         kept = f"The rows that were overwritten are, as they were, in the backup {safety}."
     else:

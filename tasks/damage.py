@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks.database import Tenants
 from tasks import differences, tables
-from tasks.differences import Side, TableDamage
+from tasks.differences import Side, TableDamage, Unreadable
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -40,8 +40,13 @@ class Damage(BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that the backup has is gone or different."""
-        return not any(t.missing or t.changed or t.dropped for t in self.tables)
+        """Whether nothing that the backup has is gone, different or not to be read."""
+        return not any(t.missing or t.changed or t.dropped or t.unreadable for t in self.tables)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The tables that live cannot read, and that in words: their rows cannot be counted, and live not be dumped."""
+        return {t.table: f"{t.table} cannot be read ({t.unreadable})" for t in self.tables if t.unreadable}
 
     @property
     def affected(self) -> list[str]:
@@ -60,7 +65,10 @@ class Damage(BaseModel):
         more = f" and {len(self.affected) - 5} more" if len(self.affected) > 5 else ""
         dropped = [t.table for t in self.tables if t.dropped]
         gone = f"; dropped: {', '.join(dropped)}" if dropped else ""
-        return f"rows: {missing:,} missing, {changed:,} changed, {new:,} new{gone}; of {whose}{more}"
+        counts = f"{missing:,} missing, {changed:,} changed, {new:,} new{gone}; of {whose}{more}"
+        if self.unreadable:
+            return f"{'; '.join(self.unreadable.values())}: rows cannot be counted there; elsewhere: {counts}"
+        return f"rows: {counts}"
 
     @property
     def text(self) -> str:
@@ -68,11 +76,12 @@ class Damage(BaseModel):
         rows: list[tuple[str, ...]] = [("table", "missing", "changed", "new", "columns changed")]
         for t in self.tables:
             columns = ", ".join(f"{name} {count:,}" for name, count in t.columns.items())
-            rows.append((t.table, f"{t.missing:,}", f"{t.changed:,}", f"{t.new:,}", columns))
+            counted = ("unknown",) * 3 if t.unreadable else (f"{t.missing:,}", f"{t.changed:,}", f"{t.new:,}")
+            rows.append((t.table, *counted, columns))
             for tenant, counts in t.by_tenant.items():
                 rows.append((f"  {self.called(tenant)}", *(f"{n:,}" for n in counts), ""))
         notes = [f"{t.table}: {t.note}" for t in self.tables if t.note]
-        return "\n".join([grid(rows), *notes]) if self.tables else self.summary
+        return "\n".join([grid(rows), *self.unreadable.values(), *notes]) if self.tables else self.summary
 
     def called(self, tenant: str) -> str:
         """A tenant's name and key; or that the rows belong to none."""
@@ -86,6 +95,8 @@ def compare(
     report: Callable[[float], None] = lambda _: None,
 ) -> Damage:
     """Compare all tables that either side has. `report` is told the fraction done, by tables.
+
+    A table that live cannot read is told as such, and the others are compared, in one snapshot of live.
 
     Both connections are in autocommit mode and print values the same way; `beside` is written to, in the schema
     `guardia`, which a further comparison empties and `forget` drops.
@@ -140,21 +151,26 @@ def recent(live: Connection[Any], queries: list[str]) -> str:
 
 
 def owners(connection: Connection[Any], tenants: Tenants | None, ids: list[str]) -> list[tuple[str, str, str]]:
-    """Key, name and owner's address ("" if none) of those of the tenants that this database has."""
+    """Key, name and owner's address ("" if none) of those of the tenants that this database has.
+
+    None of them if their table cannot be read: the backup may know them.
+    """
     from psycopg.sql import SQL, Identifier
 
     table = tables.tenant_table(tables.schema(connection), tenants)
     if tenants is None or table is None or not {tenants.key, tenants.title} <= set(table.columns):
         return []
     email = Identifier(tenants.email) if tenants.email in table.columns else SQL("''")
-    query = SQL(
+    text = SQL(
         "SELECT {key}::text, {title}::text, coalesce({email}::text, '') FROM {table} t "
         "WHERE {key}::text = ANY(%s) ORDER BY {key}"
     )
-    return connection.execute(
-        query.format(key=Identifier(tenants.key), title=Identifier(tenants.title), email=email, table=table.source),
-        (ids,),
-    ).fetchall()
+    query = text.format(key=Identifier(tenants.key), title=Identifier(tenants.title), email=email, table=table.source)
+    try:
+        with differences.reading(), connection.transaction():  # in a snapshot, a savepoint
+            return connection.execute(query, (ids,)).fetchall()
+    except Unreadable:
+        return []
 
 
 @contextmanager

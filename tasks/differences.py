@@ -2,13 +2,15 @@
 
 Both sides are counted and hashed at once. If they differ, the keys and hashes of all live rows go into the restored
 database, where SQL compares them and writes down in `guardia.damaged` what differs. Nothing but streams passes here.
+What the live server cannot read from its disk is told, and the rows that it may have held are counted by nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from psycopg.sql import Composed
 
 KEYS = 100_000  # changed rows whose columns are compared at a time, by their keys
+# SQLSTATEs of what lies broken on the disk: damaged data or index, an error in input or output, a file that is gone.
+# The first class is PostgreSQL's "internal error": so ends what reads a row whose lengths are garbage.
+_BROKEN = ("XX", "58030", "58P01")
 
 SCRATCH = """
 DROP SCHEMA IF EXISTS guardia CASCADE;
@@ -69,7 +74,8 @@ class TableDamage(BaseModel):
 
     `missing` rows are in the backup and not in live, `changed` ones have the same primary key and other content, `new`
     ones are in live only. A key that another tenant's row has by now is both: that tenant's is new, this one's missing.
-    Without a `key`, rows are told apart by their whole content, and none is ever "changed".
+    Without a `key`, rows are told apart by their whole content, and none is ever "changed". Of a table that live cannot
+    read (`unreadable` says why, in the server's words) nothing is counted: its zeros mean nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +90,24 @@ class TableDamage(BaseModel):
     columns: dict[str, int] = {}  # changed rows in which the column differs
     note: str = ""
     dropped: bool = False  # live has no such table
+    unreadable: str = ""
+
+
+class Unreadable(Exception):
+    """A server cannot read from its disk what a statement asks for, in the first line of its own words."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raise Unreadable for a statement in the block that fails over what lies broken on the server's disk."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        if not (error.sqlstate or "").startswith(_BROKEN):
+            raise
+        raise Unreadable((error.diag.message_primary or str(error)).partition("\n")[0]) from error
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,30 @@ class Side:
 
 
 def compare_table(live: Side, beside: Side, title: str) -> TableDamage | None:
-    """Write down in `guardia.damaged` what differs, and count it; None if nothing does."""
+    """Write down in `guardia.damaged` what differs, and count it; None if nothing does.
+
+    Live is in a transaction, which goes on with the same snapshot when the table cannot be read. If only those cannot
+    that would tell whose its rows are, it is compared all the same: whose new rows are is then not known.
+    """
+    words = ""
+    for side in (live, replace(live, tenants=None)):
+        try:
+            with live.connection.transaction():  # a savepoint
+                found = _compared(side, beside, title)
+            return _owned_by_nobody_known(found, words) if found and words else found
+        except Unreadable as error:
+            words = str(error)
+            beside.connection.execute("DELETE FROM guardia.damaged WHERE tab = %s", (title,))
+    return TableDamage(table=title, unreadable=words)
+
+
+def _owned_by_nobody_known(found: TableDamage, why: str) -> TableDamage:
+    note = f"whose the new rows are cannot be told: {why}"
+    return found.model_copy(update={"note": "; ".join(filter(None, (found.note, note)))})
+
+
+def _compared(live: Side, beside: Side, title: str) -> TableDamage | None:
+    """As `compare_table`. Raises Unreadable for what live cannot read."""
     now, then = live.schema.tables.get(title), beside.schema.tables.get(title)
     if now is None or then is None:
         return _one_sided(live, beside, title)
@@ -115,8 +162,10 @@ def compare_table(live: Side, beside: Side, title: str) -> TableDamage | None:
     with ThreadPoolExecutor(2) as pool:  # a processor each
         here = pool.submit(_total, live.connection, now, columns)
         there = _total(beside.connection, then, columns)
-        if here.result() == there:
-            return found if note else None
+        with reading():
+            same = here.result() == there
+    if same:
+        return found if note else None
     _transfer(live, beside, live.rows(now, columns, key), "live_rows")
     beside.connection.execute("ANALYZE guardia.live_rows")
     beside.connection.execute(_differences(beside.rows(then, columns, key), title, keyed=bool(key)))
@@ -163,9 +212,15 @@ def _transfer(live: Side, beside: Side, query: Composed, into: str) -> None:
     beside.connection.execute(SQL("TRUNCATE {}").format(Identifier("guardia", into)))
     copy_out = SQL("COPY ({}) TO STDOUT").format(query)
     copy_in = SQL("COPY {} FROM STDIN").format(Identifier("guardia", into))
-    with live.connection.cursor().copy(copy_out) as source, beside.connection.cursor().copy(copy_in) as target:
+    with closing(_copied(live.connection, copy_out)) as source, beside.connection.cursor().copy(copy_in) as target:
         for data in source:
             target.write(data)
+
+
+def _copied(connection: Connection[Any], query: Composed) -> Generator[bytes | bytearray | memoryview, None, None]:
+    """What a COPY sends. Only its own errors are Unreadable, not those of whoever takes it."""
+    with reading(), connection.cursor().copy(query) as source:
+        yield from source
 
 
 def _summed(beside: Side, table: TableDamage) -> TableDamage:

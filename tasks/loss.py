@@ -47,6 +47,7 @@ class Loss(BaseModel):
     shares: list[Share]
     kept: str
     counted: bool = True  # not in plan mode, where nothing is restored to compare with
+    uncounted: dict[str, str] = {}  # tables that the live database cannot read, and that in words
 
     @property
     def summary(self) -> str:
@@ -56,12 +57,17 @@ class Loss(BaseModel):
         back = sum(sum(share.back.values()) for share in self.shares)
         lost = sum(sum(share.lost.values()) for share in self.shares)
         tenants = sum(share.tenant != NOBODYS for share in self.shares)
-        return f"{self.how} from {self.backup}: {back:,} rows back, {lost:,} rows lost; {tenants} tenants are affected"
+        counts = f"{back:,} rows back, {lost:,} rows lost; {tenants} tenants are affected"
+        return "; ".join((f"{self.how} from {self.backup}: {counts}", *self._not_counted))
 
     @property
     def text(self) -> str:
         """Evidence: what exactly, and where what was lost still is."""
-        return "\n".join([*(_lines(share) for share in self.shares), self.kept])
+        return "\n".join([*(_lines(share) for share in self.shares), *self._not_counted, self.kept])
+
+    @property
+    def _not_counted(self) -> list[str]:
+        return [f"{words}: what of it comes back or is lost cannot be counted" for words in self.uncounted.values()]
 
 
 def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:
@@ -83,7 +89,15 @@ def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str
         shares.append(Share(tenant=key, name=name, email=email, back=back.get(key, {}), lost=lost.get(key, {})))
     shares.sort(key=lambda share: (-sum(share.lost.values()), -sum(share.back.values()), share.name))
     counted = isinstance(found, Rescue) or found.compared > 0
-    return Loss(how=how, backup=backup, at=found.at, shares=shares, kept=kept, counted=counted)
+    return Loss(
+        how=how, backup=backup, at=found.at, shares=shares, kept=kept, counted=counted,
+        uncounted=found.unreadable if isinstance(found, Damage) else {},
+    )  # fmt: skip
+
+
+def unsaved(unreadable: Mapping[str, str], kept: str) -> str:
+    """Why there is no safety backup, and what there is instead: pg_dump reads every table, and would fail."""
+    return f"NO safety backup: {'; '.join(unreadable.values())}; the live database is kept as {kept}"
 
 
 def letters(site: Site, loss: Loss) -> list[tuple[Share, str]]:

@@ -51,9 +51,14 @@ def plan(
 
     A table's schema may be left out where no other damaged table has the same name.
 
-    Raises ConfigError for a table or tenant that is not damaged, DatabaseRefused for a table that live does not have
-    or if the comparison is no longer there.
+    Raises ConfigError for a table or tenant that is not damaged, DatabaseRefused for a table that live does not have,
+    while live has one that it cannot read, or if the comparison is no longer there.
     """
+    if damage.unreadable:
+        raise DatabaseRefused(
+            f"No rows can be put back: {'; '.join(damage.unreadable.values())}, so that no safety backup can be made.",
+            "Restore the whole backup: only that brings such a table back.",
+        )
     found = {t.table: t for t in damage.tables}
     chosen, of = tuple(_title(title, found) for title in titles), tuple(tenants)
     _known(of, damage.tenants, "tenant")

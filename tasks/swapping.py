@@ -14,7 +14,7 @@ from blocks.errors import ConfigError
 from blocks.site import Site
 from tasks import cluster, damage, postgres, restoring, swap
 from tasks.command import Plan, Statement
-from tasks.loss import Loss
+from tasks.loss import Loss, unsaved
 from tasks.steps import act, look
 
 
@@ -104,14 +104,18 @@ def _swapped(site: Site, name: str, cost: Loss, safety: str) -> bool:
     gate="restore", do=_swap_in, by=("site", "name"), holds=_swapped,
 )  # fmt: skip
 def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
-    """Rename both databases in one transaction; the live one is kept. (House rule 6.)"""
+    """Rename both databases in one transaction; the live one is kept. (House rule 6.)
+
+    `safety` is the name of the safety backup, empty if none could be made.
+    """
     them = restoring.names(site, name)
+    saved = f"safety backup: {safety}" if safety else unsaved(cost.uncounted, them.kept)
     return Plan(
         what=f"Put {name}, restored as {them.new}, in the place of {them.live}",
         where=site.host.address,
         commands=tuple(Statement("postgres", line) for line in swap.statements(them)),
         cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
-        facts=(f"safety backup: {safety}", *(share.words for share in cost.shares)),
+        facts=(saved, *(share.words for share in cost.shares)),
     )
 
 

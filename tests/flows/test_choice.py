@@ -58,6 +58,17 @@ def test_the_form_shows_damage_and_what_each_backup_would_cost(incident: Inciden
     )
 
 
+def test_a_table_that_cannot_be_read_is_named_and_costs_nobody_knows_what(incident: Incident) -> None:
+    table = TableDamage(table="public.move", unreadable="invalid page in block 0")
+    found = DAMAGE.model_copy(update={"tables": (*DAMAGE.tables, table)})
+    facts = choice._plan(incident, FOUND, OWN, "old", found).facts
+    assert facts[-1] == (
+        "public.move cannot be read (invalid page in block 0): its rows cannot be counted, and only a whole restore "
+        "brings it back"
+    )
+    assert any(fact.endswith("of 2 changed rows, and of public.move what cannot be counted") for fact in facts)
+
+
 def test_the_same_facts_make_the_same_plan_later(incident: Incident) -> None:
     later = FOUND.model_copy(update={"at": NOW + timedelta(hours=1)})
     plans = [choice._plan(incident, found, OWN, "old", DAMAGE).hash for found in (FOUND, later)]

@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Identifier
 from tests.postgres_server import PostgresServer
 
 Pair = tuple[Connection[Any], Connection[Any]]
+PAGE = 8192  # bytes
 SITE = Path(__file__).parents[1] / "lab/site"
 
 
@@ -27,6 +28,20 @@ def copy(postgres: PostgresServer, live: str, beside: str) -> None:
     with postgres.connect() as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{beside}" WITH (FORCE)')
         connection.execute(f'CREATE DATABASE "{beside}" TEMPLATE "{live}"')
+
+
+def garble(postgres: PostgresServer, whole: str, live: str, *tables: str) -> None:
+    """Make a copy of a database in which a page of each of the tables is garbage that the server refuses to read."""
+    with postgres.connect() as connection:
+        # As files: rows that pass through the server's memory would be read from there.
+        strategy = " STRATEGY file_copy" if connection.info.server_version >= 150000 else ""
+        connection.execute(f'DROP DATABASE IF EXISTS "{live}" WITH (FORCE)')
+        connection.execute(f'CREATE DATABASE "{live}" TEMPLATE "{whole}"{strategy}'.encode())
+    with postgres.connect(live) as connection:
+        for table in tables:
+            ((path,),) = connection.execute("SELECT pg_relation_filepath(%s)", (table,)).fetchall()
+            with (postgres.data / path).open("r+b") as file:
+                file.write(b"\xff" * PAGE)
 
 
 def rows(connection: Connection[Any], query: str) -> list[tuple[Any, ...]]:

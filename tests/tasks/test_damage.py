@@ -1,8 +1,12 @@
 """What differs between two real databases, and how it is told."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 
 from blocks.database import Tenants
@@ -21,6 +25,15 @@ def pair(postgres: PostgresServer, script: str, later: str) -> damage.Damage:
     with postgres.connect("d_live") as live, postgres.connect("d_beside") as beside:
         live.execute(later.encode())
         return damage.compare(live, beside, Tenants())
+
+
+@contextmanager
+def garbled(postgres: PostgresServer, *tables: str) -> Iterator[Pair]:
+    """Two shops, the live one with tables that the server cannot read."""
+    shop.garble(postgres, "damaged_beside", "damaged_live", *tables)
+    with postgres.connect("damaged_live") as live, postgres.connect("damaged_beside") as beside:
+        yield live, beside
+        damage.forget(beside)
 
 
 def only(found: damage.Damage) -> TableDamage:
@@ -191,6 +204,64 @@ def test_a_write_during_the_comparison_is_not_taken_for_damage(
     monkeypatch.setattr(differences, "compare_table", and_then_write)
     assert damage.compare(*shops, Tenants()).tables == ()
     assert not damage.compare(*shops, Tenants()).tables[0].missing
+
+
+def test_a_table_that_cannot_be_read_is_told_and_the_others_are_compared(seeded: PostgresServer) -> None:
+    with garbled(seeded, "sale") as (live, beside):
+        live.execute("SET session_replication_role = replica")
+        live.execute("DELETE FROM product_price WHERE product_id BETWEEN 1 AND 60")
+        live.execute("INSERT INTO tenant_setting VALUES (1, 'new', '')")
+        found = damage.compare(live, beside, Tenants())
+        tables = {table.table: table for table in found.tables}
+        assert set(tables) == {"public.product_price", "public.sale", "public.tenant_setting"}
+        assert tables["public.sale"].unreadable.startswith("invalid page in block 0 of relation base/")
+        assert tables["public.product_price"].by_tenant == {"1": (60, 0, 0)}
+        assert tables["public.tenant_setting"].by_tenant == {"1": (0, 0, 1)}
+        assert not found.ok and found.compared == 18
+        assert shop.rows(beside, "SELECT count(*) FROM guardia.damaged WHERE tab = 'public.sale'") == [(0,)]
+    said = found.unreadable["public.sale"]
+    assert said == f"public.sale cannot be read ({tables['public.sale'].unreadable})"
+    assert found.summary == (
+        f"{said}: rows cannot be counted there; elsewhere: 60 missing, 0 changed, 1 new; of Ferretería Tandil"
+    )
+    assert re.search(r"^public.sale +unknown  unknown  unknown$", found.text, re.M) and said in found.text
+
+
+def test_the_backup_names_the_tenants_whose_table_cannot_be_read(seeded: PostgresServer) -> None:
+    with garbled(seeded, "tenant") as (live, beside):
+        live.execute("SET session_replication_role = replica")
+        live.execute("DELETE FROM supplier WHERE tenant_id = 3")
+        found = damage.compare(live, beside, Tenants())
+        assert [table.table for table in found.tables if table.unreadable] == ["public.tenant"]
+        assert found.tenants == {"3": "Ferretería Olavarria"}
+        assert damage.owners(live, Tenants(), ["3"]) == []
+
+
+def test_rows_are_compared_whose_tenant_stands_in_a_table_that_cannot_be_read(seeded: PostgresServer) -> None:
+    with garbled(seeded, "product") as (live, beside):
+        live.execute("SET session_replication_role = replica")
+        live.execute("DELETE FROM product_price WHERE product_id BETWEEN 1 AND 60")
+        live.execute("INSERT INTO product_price (product_id, price) VALUES (99, 1)")
+        tables = {table.table: table for table in damage.compare(live, beside, Tenants()).tables}
+        prices = tables["public.product_price"]
+        assert prices.by_tenant == {"": (0, 0, 1), "1": (60, 0, 0)}
+        assert prices.note.startswith("whose the new rows are cannot be told: invalid page in block 0")
+
+
+def test_what_the_restored_database_cannot_read_is_an_error(seeded: PostgresServer) -> None:
+    shop.garble(seeded, "damaged_beside", "spoilt_beside", "sale")
+    with (
+        seeded.connect("damaged_beside") as live,
+        seeded.connect("spoilt_beside") as beside,
+        pytest.raises(psycopg.errors.DataCorrupted),
+    ):
+        damage.compare(live, beside, Tenants())
+
+
+def test_a_query_for_recent_data_that_meets_a_broken_page_is_shown_as_failed(seeded: PostgresServer) -> None:
+    with garbled(seeded, "sale") as (live, _):
+        shown = damage.recent(live, ["SELECT count(*) FROM sale", "SELECT 'still here' AS answer"])
+    assert "failed: invalid page in block 0" in shown and "still here" in shown
 
 
 def test_a_comparison_leaves_live_alone_and_can_be_forgotten(shops: Pair) -> None:

@@ -11,7 +11,7 @@ from tasks import loss, notify, timeline
 from tasks.command import Plan
 from tasks.damage import Damage
 from tasks.differences import TableDamage
-from tasks.loss import Loss
+from tasks.loss import Loss, Share
 from tasks.rescue import Rescue, TableRescue
 from tests import sample
 from tests.mail_server import MailServer
@@ -54,6 +54,28 @@ def rescued(missing: int, changed: int) -> Loss:
         include_changed=changed > 0,
     )  # fmt: skip
     return loss.of(rescue, "rescue", "2026-11-24T030000Z", OWNERS, "Nothing was taken away.")
+
+
+def broken() -> Loss:
+    """What a whole restore costs while another table cannot be read."""
+    move = TableDamage(table="public.move", unreadable="invalid page in block 0")
+    found = DAMAGE.model_copy(update={"tables": (*DAMAGE.tables, move)})
+    return loss.of(found, "whole restore", "2026-11-24T030000Z", OWNERS, "Kept in d_old.")
+
+
+def test_what_a_table_held_that_cannot_be_read_is_not_said_to_be_nothing() -> None:
+    cost, words = broken(), "public.move cannot be read (invalid page in block 0): what of it comes back or is lost"
+    assert cost.shares == of("whole restore").shares
+    assert cost.summary == f"{of('whole restore').summary}; {words} cannot be counted"
+    assert cost.text.splitlines()[-2:] == [f"{words} cannot be counted", "Kept in d_old."]
+
+
+def test_a_letter_says_of_which_table_nothing_can_be_counted() -> None:
+    ((_, text),) = loss.letters(SITE, broken())
+    assert "All of move is as it was in that backup." in text and "public.move" not in text
+    spared = broken().model_copy(update={"shares": [Share(tenant="3", name="Azul", email="a@b.test")]})
+    ((_, text),) = loss.letters(SITE, spared)
+    assert "how much that is cannot be counted" in text and "Nothing of yours was lost" not in text
 
 
 def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:

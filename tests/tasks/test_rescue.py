@@ -14,6 +14,7 @@ from psycopg import Connection
 from blocks.database import Tenants
 from blocks.errors import ConfigError, DatabaseRefused
 from tasks import damage, rescue_choice, rescue_rows
+from tasks.differences import TableDamage
 from tasks.rescue import PutBack, Rescue
 from tests.lab.site.invariants import invariants
 from tests.postgres_server import PostgresServer
@@ -49,6 +50,17 @@ def plan(pair: Pair, *tables: str, tenants: tuple[str, ...] = (), changed: bool 
 
 def put_back(pair: Pair, *tables: str, changed: bool = False) -> PutBack:
     return rescue_rows.put_back(*pair, plan(pair, *tables, changed=changed))
+
+
+@pytest.mark.parametrize("tables", [("public.a",), ("public.b",), ()])
+def test_no_rows_are_put_back_while_a_table_cannot_be_read(postgres: PostgresServer, tables: tuple[str, ...]) -> None:
+    with pair(postgres, "CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)", "DELETE FROM a") as both:
+        found = damage.compare(*both, Tenants())
+        broken = TableDamage(table="public.b", unreadable="invalid page in block 7")
+        found = found.model_copy(update={"tables": (*found.tables, broken)})
+        with pytest.raises(DatabaseRefused, match=r"public\.b cannot be read \(invalid page in block 7\)") as caught:
+            rescue_choice.plan(both[1], found, tables)
+    assert caught.value.cure == "Restore the whole backup: only that brings such a table back."
 
 
 def equal(pair: Pair) -> bool:
