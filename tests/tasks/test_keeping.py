@@ -1,5 +1,6 @@
 """A manifest makes a backup, once, and only what retention lets go is removed."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -28,6 +29,12 @@ def test_a_backup_is_never_overwritten_and_committing_it_twice_is_once(site: Sit
     with pytest.raises(BadBackup, match="another backup"):
         keeping.commit.fn(site, made.model_copy(update={"seconds": 9.0}))
     assert backups.find(site, made.name).manifest == made
+
+
+def test_the_roles_can_be_read_out_of_the_manifest_without_guardia_and_without_a_key(site: Site) -> None:
+    made = stored.made(site, globals_sql="CREATE ROLE u;\nALTER ROLE u WITH LOGIN;\n")
+    file = json.loads(s3.get(store(site), key_of(made.name)))
+    assert file["manifest"]["globals_sql"] == "CREATE ROLE u;\nALTER ROLE u WITH LOGIN;\n"  # as docs/backups.md says
 
 
 @pytest.fixture
