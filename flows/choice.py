@@ -1,5 +1,6 @@
 """The choice of how to get data back: what is damaged, what each backup would cost, and a form for the answer."""
 
+from textwrap import shorten
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -20,6 +21,7 @@ from tasks.own_dumps import OwnFile
 ONLY = "For a rescue: only these tables and tenants, by name, with commas between them; none: all that is damaged."
 SHOWN = 12  # candidates in the form, newest first
 SHOWN_OWN = 3  # of the site's own files
+WHY = 120  # characters of why a backup is bad; its proof has all of it
 TENANTS = 3  # named in a table's line; the record has all of them
 
 
@@ -49,12 +51,16 @@ class Choice(Answered):
 
 
 class Chosen(BaseModel):
-    """What was chosen, by a form or when the playbook was started. `only` are tables and tenants; none: all."""
+    """What was chosen, by a form or when the playbook was started. `only` are tables and tenants; none: all.
+
+    `bad` is why the backup failed its proof, for the plan that is approved; empty if it did not.
+    """
 
     how: How
     backup: str
     only: list[str] = []
     changed_rows: bool = False
+    bad: str = ""
 
 
 def last_proven(found: Backups) -> str:
@@ -68,7 +74,12 @@ def last_proven(found: Backups) -> str:
 
 
 def check(name: str, found: Backups, own: OwnFiles) -> str:
-    """A backup or an own file by this name. Raises ConfigError, naming those there are, and BadBackup for a bad one."""
+    """A backup or an own file by this name. Raises ConfigError, naming those there are.
+
+    Raises BadBackup for one that cannot even be tried, as it has no manifest that can be read. One that failed its
+    proof may be chosen: data that violates an invariant restores exactly, and may be the best there is. If it differs
+    from its manifest, it is refused when it has been restored beside the live database.
+    """
     for backup in found.items:
         if backup.name == name and backup.manifest is None:
             raise BadBackup(f"{name} cannot be used: {backup.problem}")
@@ -91,17 +102,25 @@ def choose(
     run = timeline.current()
     if wanted.how != "ask" or (run is not None and run.planning):
         how = "whole restore" if wanted.how == "ask" else wanted.how
-        return _chosen(how, wanted.backup or compared, wanted.only)
+        return _chosen(how, wanted.backup or compared, wanted.only, found)
     answer = ask(incident, "choose", _plan(incident, found, own, compared, damage), Choice, backup=compared)
     check(answer.backup, found, own)
     assert answer.decision != "refuse"
-    return _chosen(answer.decision, answer.backup, answer.only)
+    return _chosen(answer.decision, answer.backup, answer.only, found)
 
 
-def _chosen(decision: str, backup: str, only: str) -> Chosen:
+def _chosen(decision: str, backup: str, only: str, found: Backups) -> Chosen:
     how: How = "whole restore" if decision == "whole restore" else "rescue"
     names = [name.strip() for name in only.split(",") if name.strip()]
-    return Chosen(how=how, backup=backup, only=names, changed_rows=decision == "rescue with changed rows")
+    bad = next((_bad(item) for item in found.items if item.name == backup), "")
+    return Chosen(how=how, backup=backup, only=names, changed_rows=decision == "rescue with changed rows", bad=bad)
+
+
+def _bad(backup: Backup) -> str:
+    """Why a backup failed its proof, cut short; empty if it did not."""
+    if backup.proof is None or backup.proof.verdict != "bad":
+        return ""
+    return shorten(backup.proof.words, WHY, placeholder=" …")
 
 
 def _plan(incident: Incident, found: Backups, own: OwnFiles, compared: str, damage: Damage) -> Plan:
@@ -141,6 +160,7 @@ def _candidate(backup: Backup, compared: str, damage: Damage) -> str:
     assert backup.manifest is not None
     proof = backup.proof
     proven = f"proven, RTO {proof.restore_seconds:.0f} s" if proof and proof.verdict == "proven" else "NOT proven"
+    proven = f"BAD: {bad}" if (bad := _bad(backup)) else proven
     before = age((damage.at - backup.manifest.snapshot_at).total_seconds())
     return f"backup {backup.name}: {proven}, {before} before the stop; {_cost(backup.name, compared, damage)}"
 

@@ -53,7 +53,7 @@ def restore(incident: Incident, chosen: Chosen) -> Loss:
     damage = assessing.assess(site, chosen.backup, tries(incident))
     safety = save(incident, chosen, damage)
     cost = assessing.lost(site, chosen.backup, "whole restore", damage, safety)
-    carry_out(incident, swapping.swap_in, chosen.backup, cost, safety)
+    carry_out(incident, swapping.swap_in, chosen.backup, cost, safety, chosen.bad)
     return cost
 
 
@@ -72,7 +72,7 @@ def rescue(incident: Incident, chosen: Chosen) -> Loss:
     damage = assessing.assess(site, chosen.backup, tries(incident))
     rows = rescuing.rescuable(site, damage, chosen.only, chosen.changed_rows)
     safety = back_up(site, "safety", tries(incident))
-    carry_out(incident, rescuing.put_back, rows)
+    carry_out(incident, rescuing.put_back, rows, chosen.bad)
     cost = assessing.lost(site, chosen.backup, "rescue", rescuing.came_back(site, rows), safety)
     restoring.drop_beside(site, chosen.backup)
     return cost

@@ -37,7 +37,8 @@ def rescuable(site: Site, found: Damage, only: list[str], changed: bool) -> Resc
         return rescue_choice.plan(restored, found, tables, tenants, include_changed=changed)
 
 
-def _put_back(_: Plan, site: Site, wanted: Rescue) -> str:
+def _put_back(_: Plan, site: Site, wanted: Rescue, bad: str = "") -> str:
+    del bad
     with (
         postgres.live(site) as (server, live, database),
         postgres.connect(server, wanted.beside) as restored,
@@ -67,14 +68,17 @@ def _no_worse(live: Connection[Any], text: str) -> Callable[[Connection[Any]], N
 
 
 @act("Put rows back", gate="restore", do=_put_back)
-def put_back(site: Site, wanted: Rescue) -> Plan:
-    """Only rows that are missing or, if chosen, changed; one transaction, no triggers, nothing newer touched."""
+def put_back(site: Site, wanted: Rescue, bad: str = "") -> Plan:
+    """Only rows that are missing or, if chosen, changed; one transaction, no triggers, nothing newer touched.
+
+    `bad` is why the backup failed its proof, empty if it did not.
+    """
     return Plan(
         what="Put rows back from the backup",
         where=f"{wanted.live} on {site.host.address}",
         commands=wanted.statements,
         cost="Nothing that is in the live database is overwritten, but for the rows named as changed.",
-        facts=tuple(wanted.text.splitlines()),
+        facts=(*([f"the backup is BAD: {bad}"] if bad else []), *wanted.text.splitlines()),
     )
 
 

@@ -80,8 +80,8 @@ def open_again(site: Site, attempt: int) -> Plan:
     )
 
 
-def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str) -> str:
-    del cost, safety
+def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str, bad: str = "") -> str:
+    del cost, safety, bad
     server, them = postgres.production(site), restoring.names(site, name)
     with cluster.maintenance(server) as connection:
         there = cluster.exists(connection, them.new)
@@ -93,9 +93,9 @@ def _swap_in(_: Plan, site: Site, name: str, cost: Loss, safety: str) -> str:
     return f"{words}; the one before is kept as {them.kept}"
 
 
-def _swapped(site: Site, name: str, cost: Loss, safety: str) -> bool:
+def _swapped(site: Site, name: str, cost: Loss, safety: str, bad: str = "") -> bool:
     """The swap was committed, and the run died before it could note that."""
-    del cost, safety
+    del cost, safety, bad
     return swap.done(postgres.production(site), restoring.names(site, name))
 
 
@@ -103,10 +103,11 @@ def _swapped(site: Site, name: str, cost: Loss, safety: str) -> bool:
     "Put the restored database in the live one's place",
     gate="restore", do=_swap_in, by=("site", "name"), holds=_swapped,
 )  # fmt: skip
-def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
+def swap_in(site: Site, name: str, cost: Loss, safety: str, bad: str = "") -> Plan:
     """Rename both databases in one transaction; the live one is kept. (House rule 6.)
 
-    `safety` is the name of the safety backup, empty if none could be made.
+    `safety` is the name of the safety backup, empty if none could be made; `bad` is why the backup failed its proof,
+    empty if it did not.
     """
     them = restoring.names(site, name)
     saved = f"safety backup: {safety}" if safety else unsaved(cost.uncounted, them.kept)
@@ -115,7 +116,7 @@ def swap_in(site: Site, name: str, cost: Loss, safety: str) -> Plan:
         where=site.host.address,
         commands=tuple(Statement("postgres", line) for line in swap.statements(them)),
         cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
-        facts=(saved, *(share.words for share in cost.shares)),
+        facts=(*([f"the backup is BAD: {bad}"] if bad else []), saved, *(share.words for share in cost.shares)),
     )
 
 

@@ -58,6 +58,19 @@ def test_the_form_shows_damage_and_what_each_backup_would_cost(incident: Inciden
     )
 
 
+def test_a_backup_that_failed_its_proof_is_bad_in_the_form_and_in_what_is_chosen(incident: Incident) -> None:
+    proof = Proof(verdict="bad", at=NOW, restore_seconds=1, data_age_seconds=1, manifest_sha256="",
+                  differences=["table public.sale: 3 rows, not 4"] * 5, invariants={"no sale is free": 3})  # fmt: skip
+    found = FOUND.model_copy(update={"items": [FOUND.items[0].model_copy(update={"proof": proof})]})
+    (fact,) = (fact for fact in choice._plan(incident, found, OWN, "old", DAMAGE).facts if "backup new" in fact)
+    assert fact.startswith("backup new: BAD: table public.sale: 3 rows, not 4; table public.sale")
+    assert " …, 2 h before the stop" in fact and len(fact) < 250
+    assert check("new", found, OWN) == "new"
+    chosen = choose(incident, found, "new", DAMAGE, Wanted(backup="new", how="whole restore"), own=OWN)
+    assert chosen.bad.startswith("table public.sale: 3 rows, not 4") and chosen.bad.endswith(" …")
+    assert choose(incident, FOUND, "new", DAMAGE, Wanted(backup="new", how="rescue"), own=OWN).bad == ""
+
+
 def test_a_table_that_cannot_be_read_is_named_and_costs_nobody_knows_what(incident: Incident) -> None:
     table = TableDamage(table="public.move", unreadable="invalid page in block 0")
     found = DAMAGE.model_copy(update={"tables": (*DAMAGE.tables, table)})

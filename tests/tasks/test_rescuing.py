@@ -9,6 +9,8 @@ from blocks.errors import ConfigError, DatabaseRefused
 from tasks import rescuing
 from tasks.damage import Damage
 from tasks.differences import TableDamage
+from tasks.rescue import Rescue
+from tests import sample
 from tests.postgres_server import PostgresServer
 
 FOUND = Damage(
@@ -36,6 +38,15 @@ def test_a_word_that_means_several_or_none_is_refused_with_those_there_are(word:
     with pytest.raises(ConfigError, match=problem) as caught:
         rescuing._sorted_out(FOUND, ["move", word])
     assert "public.sale, old.sale, public.move, Azul (3)" in caught.value.cure
+
+
+def test_the_plan_says_that_the_backup_failed_its_proof() -> None:
+    wanted = Rescue(
+        live="d", beside="d_new", at=FOUND.at, tables=(), tenants={}, chosen=(), of=(), include_changed=False
+    )
+    assert rescuing.put_back.plan(sample.site(), wanted).facts == ("nothing to put back",)
+    facts = rescuing.put_back.plan(sample.site(), wanted, "no sale is free: 3 rows").facts
+    assert facts == ("the backup is BAD: no sale is free: 3 rows", "nothing to put back")
 
 
 INVARIANTS = "-- name: no debts\nSELECT * FROM account WHERE amount < 0;\n"

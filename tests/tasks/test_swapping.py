@@ -20,6 +20,11 @@ def test_the_plan_names_the_safety_backup_and_what_each_tenant_gets() -> None:
     assert COST.summary in plan.cost and "It is kept." in plan.cost
 
 
+def test_a_backup_that_failed_its_proof_is_named_bad_in_the_plan() -> None:
+    plan = swapping.swap_in.plan(SITE, NAME, COST, "s", "no sale is free: 3 rows")
+    assert plan.facts[0] == "the backup is BAD: no sale is free: 3 rows"
+
+
 def test_without_a_safety_backup_the_plan_says_so_first_and_why() -> None:
     cost = COST.model_copy(update={"uncounted": {"public.move": "public.move cannot be read (invalid page)"}})
     kept = restoring.names(SITE, NAME).kept
