@@ -14,15 +14,17 @@
 Whatever fails before the swap leaves the live database as it was, and the web service is started again.
 """
 
-from blocks.errors import Refused
+from blocks.errors import ConfigError, Refused
 from blocks.site import Site
 from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, check, choose, last_proven
 from flows.incident import Incident, Outcome
 from flows.playbook import carry_out, playbook, service_stopped, tries
-from tasks import assessing, host, http, loss, rescuing, restoring, swapping
+from tasks import assessing, compose, host, http, loss, rescuing, restoring, swapping
 from tasks.damage import Damage
 from tasks.loss import Loss
+
+AGAIN = "Start the playbook again, instead of retrying this run, and choose it there."
 
 
 @playbook("Data Loss / Corruption", "P1", wants=Wanted)
@@ -37,13 +39,32 @@ def data_corruption(site: Site, incident: Incident, wanted: Wanted) -> Outcome:
         found, own = assessing.candidates(site), assessing.own_files(site)
         last = wanted.backup or last_proven(found)
         restoring.restore_beside(site, last)
-        damage = assessing.assess(site, last, tries(incident))
+        damage = assessing.assess(site, last, compared(incident))
         chosen = choose(incident, found, last, damage, wanted, own=own)  # 3
+        make_room(incident, chosen, last)
         cost = rescue(incident, chosen) if chosen.how == "rescue" else restore(incident, chosen)  # 4
         checked = assessing.check(site)  # 5
     if not http.recovery(site, site.recovery_timeout).recovered:  # 6
         return incident.unresolved()
     return incident.resolved(f"{cost.summary}; {checked.summary}; {write_letters(incident, cost)}")
+
+
+def compared(incident: Incident) -> int:
+    """As `tries`, but not after the database of the comparison is gone: the choice that was made then still counts."""
+    tried = incident.count(compose.stop_web.title, before=(restoring.drop_beside.title,))
+    return max(1, min(tried, tries(incident)))
+
+
+def make_room(incident: Incident, chosen: Chosen, last: str) -> None:
+    """Remove the database of the comparison if another backup was chosen: the disk need not hold both.
+
+    Raises ConfigError if a retried run chooses that one after all: what a run has restored it does not restore again.
+    """
+    site = incident.site
+    if chosen.backup != last:
+        restoring.drop_beside(site, last)
+    elif restoring.drop_beside.done(site, last) and not incident.count(rescuing.put_back.title):
+        raise ConfigError(f"The database restored from {last} was removed, as another was chosen.", AGAIN)
 
 
 def restore(incident: Incident, chosen: Chosen) -> Loss:
