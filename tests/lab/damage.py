@@ -95,6 +95,17 @@ def truncate_heap(vps: PracticeVps) -> None:
     )
 
 
+def garble_heap(vps: PracticeVps) -> None:
+    """Overwrite a block in the middle of the table `sale`, as a disk does that dies: the server refuses to read it."""
+    file = database.file_of(vps, "sale")
+    vps.shell(
+        f"set -e; {COMPOSE} stop db; head -c 8192 /dev/zero | tr '\\0' '\\377' | "
+        f"dd of={file} bs=8192 seek=$(($(stat -c %s {file}) / 8192 / 2)) conv=notrunc status=none; "
+        f"{COMPOSE} up -d --no-deps --wait db",
+        timeout=120,
+    )
+
+
 def kept(name: str, spoil: Callable[[PracticeVps], object]) -> Callable[[PracticeVps], None]:
     """Keep the database before it is spoilt; `put_back` is the cure."""
 

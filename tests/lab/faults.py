@@ -16,6 +16,7 @@ from tests.lab.damage import (
     delete_sales,
     fill_disk,
     fill_disk_by_wal,
+    garble_heap,
     kept,
     put_back,
     restart,
@@ -193,6 +194,13 @@ FAULTS: dict[str, Fault] = {
             "healthy",
             kept("heap-truncated", truncate_heap),
             put_back("heap-truncated"),
+        ),
+        Fault(
+            "heap-garbled",
+            "A block of the table of sales is garbage: the server runs, and refuses to read the table.",
+            "healthy",
+            kept("heap-garbled", garble_heap),
+            put_back("heap-garbled"),
         ),
         Fault(
             "cluster-corrupted",

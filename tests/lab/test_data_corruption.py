@@ -1,6 +1,7 @@
 """The data-corruption playbook against a practice shop whose data is really damaged."""
 
 import mailbox
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from tests.lab import faults
 from tests.lab.database import COMPOSE, sql
+from tests.lab.home import LabError
 from tests.lab.seaweed import Store
 from tests.lab.served import SITE, Guardia, served
 from tests.lab.site.invariants import invariants
@@ -187,6 +189,32 @@ def test_a_service_that_was_started_while_a_restore_waited_is_stopped_again_and_
     (old,) = sql(vps, "SELECT datname FROM pg_database WHERE datname ~ '_old_'").splitlines()
     query = "SELECT count(*) FROM supplier WHERE name = 'while it waited'"
     assert (sql(vps, query), sql(vps, query, old)) == ("0", "1")
+    wait_healthy(vps)
+
+
+def test_a_table_that_cannot_be_read_is_restored_without_the_safety_backup_that_nobody_can_make(
+    vps: PracticeVps, guardia: Guardia
+) -> None:
+    newest = {table: sql(vps, NEWEST.format(table)) for table in OF_SALES}
+    before = seeded(vps, newest)
+    faults.inject(vps, "heap-garbled")
+    backups = len(guardia.command("backups").stdout.splitlines())
+    run = guardia.start("data-corruption", how="whole restore", reason="invalid page in block")
+    asked = next_question(guardia, run)
+    (old,) = re.findall(r"NO safety backup: public\.sale cannot be read \(invalid page .*as (ferreteria_db_old_\w+)",
+                        asked["text"])  # fmt: skip
+    assert "cannot be counted" in asked["detail"]["cost"] and not running(vps), asked
+    answer(guardia, run)
+    while guardia.wait_for_gate(run)["type"] == "PAUSED":
+        answer(guardia, run, "--refuse")
+    ended(guardia, run, "Resolved")
+    assert seeded(vps, newest) == before
+    with pytest.raises(LabError, match="invalid page in block"):
+        sql(vps, "SELECT sum(total) FROM sale", old)
+    said = [entry["outcome"] for entry in guardia.timeline(run) if "safety backup" in entry["what"]]
+    assert [outcome[:16] for outcome in said] == ["NO safety backup"], said
+    assert "NO safety backup" in guardia.records()[-1].read_text()
+    assert len(guardia.command("backups").stdout.splitlines()) == backups
     wait_healthy(vps)
 
 

@@ -67,6 +67,8 @@ DAMAGE = {
     "table-dropped": ("SELECT to_regclass('sale_payment')", "sale_payment", ""),
     "heap-truncated": ("SELECT count(*) > 50000 FROM sale", "t", "f"),
 }
+# What the server says of a table that it cannot read.
+REFUSED = {"heap-garbled": ("SELECT sum(total) FROM sale", "invalid page in block")}
 # What the log of a database that will not start says.
 LAST_WORDS = {
     "cluster-corrupted": "incorrect checksum in control file",
@@ -75,7 +77,7 @@ LAST_WORDS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in {*DAMAGE, *LAST_WORDS}])
+@pytest.mark.parametrize("name", [name for name in faults.FAULTS if name not in {*DAMAGE, *REFUSED, *LAST_WORDS}])
 def test_a_fault_shows_outside_as_it_says_and_heals(vps: PracticeVps, name: str) -> None:
     faults.inject(vps, name)
     watch(vps, faults.FAULTS[name].symptom)
@@ -93,6 +95,20 @@ def test_damaged_data_looks_healthy_outside_and_healing_brings_every_row_back(vp
     faults.inject(vps, name)
     watch(vps, faults.FAULTS[name].symptom)
     assert database.sql(vps, query) == damaged
+    faults.heal(vps)
+    assert database.sql(vps, ROWS) == before
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_table_that_cannot_be_read_leaves_the_shop_healthy_and_healing_brings_every_row_back(
+    vps: PracticeVps, name: str
+) -> None:
+    query, refused = REFUSED[name]
+    before = database.sql(vps, ROWS)
+    faults.inject(vps, name)
+    watch(vps, faults.FAULTS[name].symptom)
+    with pytest.raises(LabError, match=refused):
+        database.sql(vps, query)
     faults.heal(vps)
     assert database.sql(vps, ROWS) == before
 
