@@ -23,19 +23,30 @@ NOBODYS = ""  # the key of rows that belong to no tenant
 
 
 class Share(BaseModel):
-    """Rows of one tenant by table: those that came back, and those that are no longer in the live database."""
+    """Rows of one tenant by table: those that came `back`, were `set_back` to what the backup has, or are `lost`.
+
+    The first were missing, the second are there as before the backup and their later content is not, and the third
+    are no longer in the live database.
+    """
 
     tenant: str
     name: str
     email: str = ""
     back: dict[str, int] = {}
+    set_back: dict[str, int] = {}
     lost: dict[str, int] = {}
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many rows came back, were set back and are lost, in all tables."""
+        back, set_back, lost = (sum(rows.values()) for rows in (self.back, self.set_back, self.lost))
+        return back, set_back, lost
 
     @property
     def words(self) -> str:
         """One line for a plan or a record."""
-        back, lost = (f"{sum(rows.values()):,} rows" for rows in (self.back, self.lost))
-        return f"{self.name}: {back} come back, {lost} are lost"
+        back, set_back, lost = self.counts
+        return f"{self.name}: {back:,} rows come back, {set_back:,} rows are set back, {lost:,} rows are lost"
 
 
 class Loss(BaseModel):
@@ -54,10 +65,10 @@ class Loss(BaseModel):
         """One line for the timeline."""
         if not self.counted:
             return f"{self.how} from {self.backup}: what it costs is counted when it is restored beside the live data"
-        back = sum(sum(share.back.values()) for share in self.shares)
-        lost = sum(sum(share.lost.values()) for share in self.shares)
+        back, set_back, lost = (sum(share.counts[n] for share in self.shares) for n in range(3))
         tenants = sum(share.tenant != NOBODYS for share in self.shares)
-        counts = f"{back:,} rows back, {lost:,} rows lost; {tenants} tenants are affected"
+        rows = f"{back:,} rows back, {set_back:,} rows set back, {lost:,} rows lost"
+        counts = f"{rows}; {tenants} tenants are affected"
         return "; ".join((f"{self.how} from {self.backup}: {counts}", *self._not_counted))
 
     @property
@@ -73,21 +84,24 @@ class Loss(BaseModel):
 def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:
     """What a whole restore of the backup, given the damage, or a rescue gives back and costs.
 
-    `owners` are (tenant key, name, e-mail). A whole restore takes away what is only in the live database; both take
-    the live version of the rows that they overwrite.
+    `owners` are (tenant key, name, e-mail). A whole restore takes away what is only in the live database; both set
+    changed rows back to what the backup has.
     """
     known = {key: (name, email) for key, name, email in owners}
     back: dict[str, dict[str, int]] = {}
+    set_back: dict[str, dict[str, int]] = {}
     lost: dict[str, dict[str, int]] = {}
     for table in found.tables:
         for tenant, (missing, changed, *new) in _by_tenant(table).items():
-            _add(back, tenant, table.table, missing + changed)
-            _add(lost, tenant, table.table, changed + (sum(new) if how == "whole restore" else 0))
+            _add(back, tenant, table.table, missing)
+            _add(set_back, tenant, table.table, changed)
+            _add(lost, tenant, table.table, sum(new) if how == "whole restore" else 0)
     shares = []
-    for key in {*back, *lost}:
+    for key in {*back, *set_back, *lost}:
         name, email = known.get(key, (found.tenants.get(key, "no tenant"), ""))
-        shares.append(Share(tenant=key, name=name, email=email, back=back.get(key, {}), lost=lost.get(key, {})))
-    shares.sort(key=lambda share: (-sum(share.lost.values()), -sum(share.back.values()), share.name))
+        rows = {"back": back.get(key, {}), "set_back": set_back.get(key, {}), "lost": lost.get(key, {})}
+        shares.append(Share(tenant=key, name=name, email=email, **rows))
+    shares.sort(key=lambda share: (*(-count for count in reversed(share.counts)), share.name))
     counted = isinstance(found, Rescue) or found.compared > 0
     return Loss(
         how=how, backup=backup, at=found.at, shares=shares, kept=kept, counted=counted,
@@ -153,4 +167,4 @@ def _lines(share: Share) -> str:
     def words(rows: dict[str, int]) -> str:
         return ", ".join(f"{table} {count:,}" for table, count in sorted(rows.items())) or "nothing"
 
-    return f"{share.name}: back {words(share.back)}; lost {words(share.lost)}"
+    return f"{share.name}: back {words(share.back)}; set back {words(share.set_back)}; lost {words(share.lost)}"

@@ -34,13 +34,14 @@ def of(how: loss.How) -> Loss:
 
 
 def test_a_whole_restore_costs_what_is_only_in_the_live_database() -> None:
-    shares = {share.name: (share.back, share.lost) for share in of("whole restore").shares}
+    shares = {share.name: (share.back, share.set_back, share.lost) for share in of("whole restore").shares}
     assert shares == {
-        "Azul": ({"public.sale": 9}, {"public.sale": 7}),
-        "Rauch": ({}, {"public.sale": 1}),
-        "no tenant": ({}, {"public.schema_version": 1}),
+        "Azul": ({"public.sale": 7}, {"public.sale": 2}, {"public.sale": 5}),
+        "Rauch": ({}, {}, {"public.sale": 1}),
+        "no tenant": ({}, {}, {"public.schema_version": 1}),
     }
-    assert of("whole restore").summary.endswith("9 rows back, 9 rows lost; 2 tenants are affected")
+    assert of("whole restore").summary.endswith("7 rows back, 2 rows set back, 7 rows lost; 2 tenants are affected")
+    assert of("whole restore").shares[0].words == "Azul: 7 rows come back, 2 rows are set back, 5 rows are lost"
 
 
 def rescued(missing: int, changed: int) -> Loss:
@@ -81,7 +82,10 @@ def test_a_letter_says_of_which_table_nothing_can_be_counted() -> None:
 def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
     cost = rescued(4, 0)
     assert [(share.name, share.back, share.lost) for share in cost.shares] == [("Azul", {"public.sale": 4}, {})]
-    assert cost.summary == "rescue from 2026-11-24T030000Z: 4 rows back, 0 rows lost; 1 tenants are affected"
+    assert (
+        cost.summary
+        == "rescue from 2026-11-24T030000Z: 4 rows back, 0 rows set back, 0 rows lost; 1 tenants are affected"
+    )
 
 
 def test_what_was_not_compared_is_not_said_to_cost_nothing() -> None:
@@ -91,9 +95,9 @@ def test_what_was_not_compared_is_not_said_to_cost_nothing() -> None:
 
 def test_the_record_names_every_table_and_where_the_lost_rows_are() -> None:
     assert of("whole restore").text.splitlines() == [
-        "Azul: back public.sale 9; lost public.sale 7",
-        "Rauch: back nothing; lost public.sale 1",
-        "no tenant: back nothing; lost public.schema_version 1",
+        "Azul: back public.sale 7; set back public.sale 2; lost public.sale 5",
+        "Rauch: back nothing; set back nothing; lost public.sale 1",
+        "no tenant: back nothing; set back nothing; lost public.schema_version 1",
         "Kept in d_old.",
     ]
 
@@ -105,8 +109,9 @@ def test_only_owners_with_an_address_get_a_letter() -> None:
 def test_a_letter_says_exactly_what_came_back_and_what_is_lost() -> None:
     ((_, text),) = loss.letters(SITE, of("whole restore"))
     assert "on 2026-11-24 12:00:00 UTC data of https://tandil.site/ was put back" in text
-    assert "as it was in the backup 2026-11-24T030000Z:\n- sale: 9 rows\n" in text
-    assert "after that backup:\n- sale: 7 rows\n" in text
+    assert "as it was in the backup 2026-11-24T030000Z:\n- sale: 7 rows\n" in text
+    assert "has, because it was changed since:\n- sale: 2 rows\n" in text
+    assert "because it was entered after that backup:\n- sale: 5 rows\n" in text
 
 
 def test_a_letter_after_a_rescue_says_that_nothing_was_lost() -> None:
@@ -114,10 +119,12 @@ def test_a_letter_after_a_rescue_says_that_nothing_was_lost() -> None:
     assert "Nothing of yours was lost." in text and "No longer" not in text
 
 
-def test_a_rescue_that_overwrites_rows_costs_their_live_version() -> None:
-    ((_, text),) = loss.letters(SITE, rescued(4, 2))
-    assert "2026-11-24T030000Z:\n- sale: 6 rows\n" in text
-    assert "after that backup:\n- sale: 2 rows\n" in text
+def test_rows_that_an_update_spoilt_are_not_said_to_be_gone_when_they_are_set_back() -> None:
+    ((share, text),) = loss.letters(SITE, rescued(0, 60))
+    assert (share.back, share.set_back, share.lost) == ({}, {"public.sale": 60}, {})
+    assert "Set back to what the backup 2026-11-24T030000Z has, because it was changed since:\n- sale: 60 rows" in text
+    assert "What it was in between is kept" in text and "Nothing else of yours was lost." in text
+    assert "No longer" not in text and "Put back" not in text
 
 
 def test_the_plan_of_the_letters_is_the_same_until_the_loss_is_another() -> None:
