@@ -180,7 +180,7 @@ def restore(
 ) -> None:
     """Start the data-corruption playbook with the choice made: this backup, restored whole unless --rescue.
 
-    The live database stays as it is until you approve the exact plan, and is kept after it: `guardia undo-restore`.
+    The live database stays as it is until you approve the exact plan. A whole restore keeps it: `guardia undo-restore`.
     """
     if (changed or only) and not rescue:
         raise ConfigError("--changed and --only choose what a rescue puts back.", "Add --rescue, or leave them out.")

@@ -133,14 +133,8 @@ def lost(site: Site, name: str, how: How, found: Damage | Rescue, safety: str) -
         if how == "whole restore" and found.tenants:  # a tenant that is lost is in the backup alone
             with postgres.connect(server, restoring.beside(site, name)) as restored:
                 owners = [*damage.owners(restored, database.tenants, list(found.tenants)), *owners]
-    if how == "whole restore":
-        where = f"and in the backup {safety}" if safety else "alone: there is NO safety backup"
-        kept = f"What is lost is still in the database {restoring.names(site, name).kept} {where}."
-    elif isinstance(found, Rescue) and any(table.changed for table in found.tables):
-        kept = f"The rows that were overwritten are, as they were, in the backup {safety}."
-    else:
-        kept = "Nothing was taken away."
-    return loss.of(found, how, name, owners, kept)
+    kept = restoring.names(site, name).kept if how == "whole restore" else ""
+    return loss.of(found, how, name, owners, loss.way_back(site, kept, safety))
 
 
 @look("Check the data")

@@ -109,6 +109,20 @@ def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str
     )  # fmt: skip
 
 
+def way_back(site: Site, database: str, safety: str) -> str:
+    """Where the live data of before is, and the command that goes back to it.
+
+    `database` is the one that a whole restore set aside; empty after a rescue, which sets none aside. `safety` is the
+    safety backup, empty if none could be made.
+    """
+    if not database:
+        command = f"guardia restore {safety} --site {site.name}"
+        return f"The database as it was before is the backup {safety}; it goes back by `{command}`."
+    where = f"and in the backup {safety}" if safety else "alone: there is NO safety backup"
+    undo = f"guardia undo-restore --site {site.name}"
+    return f"What is lost is still in the database {database} {where}. It goes back by `{undo}`."
+
+
 def unsaved(unreadable: Mapping[str, str], kept: str) -> str:
     """Why there is no safety backup, and what there is instead: pg_dump reads every table, and would fail."""
     return f"NO safety backup: {'; '.join(unreadable.values())}; the live database is kept as {kept}"

@@ -115,7 +115,7 @@ def swap_in(site: Site, name: str, cost: Loss, safety: str, bad: str = "") -> Pl
         what=f"Put {name}, restored as {them.new}, in the place of {them.live}",
         where=site.host.address,
         commands=tuple(Statement("postgres", line) for line in swap.statements(them)),
-        cost=f"{cost.summary}. {cost.kept} It goes back by `guardia undo-restore --site {site.name}`.",
+        cost=f"{cost.summary}. {cost.kept}",
         facts=(*([f"the backup is BAD: {bad}"] if bad else []), saved, *(share.words for share in cost.shares)),
     )
 

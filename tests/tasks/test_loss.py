@@ -88,6 +88,19 @@ def test_a_rescue_costs_nothing_and_gives_back_only_what_was_chosen() -> None:
     )
 
 
+def test_the_record_of_a_whole_restore_names_what_was_set_aside_and_the_command_that_swaps_back() -> None:
+    undo = "It goes back by `guardia undo-restore --site tandil`."
+    there = "What is lost is still in the database d_old"
+    assert loss.way_back(SITE, "d_old", "b-safety") == f"{there} and in the backup b-safety. {undo}"
+    assert loss.way_back(SITE, "d_old", "") == f"{there} alone: there is NO safety backup. {undo}"
+
+
+def test_the_record_of_a_rescue_which_sets_nothing_aside_names_the_safety_backup_to_go_back_to() -> None:
+    words = loss.way_back(SITE, "", "b-safety")
+    assert "the backup b-safety; it goes back by `guardia restore b-safety --site tandil`" in words
+    assert "undo-restore" not in words
+
+
 def test_what_was_not_compared_is_not_said_to_cost_nothing() -> None:
     plan = loss.of(DAMAGE.model_copy(update={"compared": 0, "tables": ()}), "whole restore", "b", [], "")
     assert plan.summary == "whole restore from b: what it costs is counted when it is restored beside the live data"
