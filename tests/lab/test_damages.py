@@ -1,8 +1,10 @@
-"""200 damages of backups in a real bucket: each is refused before anything live has changed.
+"""200 damages of archives and manifests in a real bucket: each is refused before anything live has changed.
 
 What `guardia restore` does up to the swap is tried with each: find the backup, restore it into a new database of the
 shop's own server, compare. Half of the damages are of backups that are encrypted and signed, where even who can write
 to the bucket cannot forge one. Meanwhile the shop is looked at from outside.
+
+Damages of the proof alone are counted for themselves: none of them may make the backup one that is proven.
 """
 
 import random
@@ -13,10 +15,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from blocks.errors import BadBackup, ConfigError, GuardiaError
 from blocks.site import Site
-from flows.choice import last_proven
 from tasks import backups, bucket, dump, envelope, inventory, keeping, manifest, postgres, restoring, s3, sealed, ssh
 from tasks.backup import Proof
 from tasks.command import Plan
@@ -30,6 +32,7 @@ from tests.lab.vps import PracticeVps
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500), pytest.mark.usefixtures("prefect_server")]
 LIVE = "ferreteria_db"
 SEED, EACH = 3, 100  # damages of each kind of bucket
+OTHER_KEY = "YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXowMTIzNDU="
 MINE, OTHER = "2026-11-20T030000Z", "2026-11-21T030000Z"
 PART = 5 << 20  # bytes of a part of an upload
 HEAD, CHUNK = len(sealed.MAGIC) + sealed.SALT, sealed.CHUNK + sealed.TAG  # bytes of a sealed stream
@@ -97,20 +100,35 @@ def cut(rng: random.Random, data: bytes) -> bytes:
 def damages(rng: random.Random, site: Site, mine: Files, other: Files, foreign: Files) -> Iterator[Damage]:
     """All that are not bits of the archive; `other` is a backup of the same site, `foreign` of another one."""
     for what, theirs in (("another backup", other), ("another site", foreign)):
-        for file in FILES:
+        for file in FILES[:2]:
             yield f"{file} of {what}", {file: theirs[file]}
         yield f"archive and manifest of {what}", {file: theirs[file] for file in FILES[:2]}
         yield f"all files of {what}", dict(theirs)
-    for file in FILES:
+    for file in FILES[:2]:
         yield f"{file} lost", {file: None}
         yield f"{file} empty", {file: b""}
-    for file in FILES[1:]:
-        for _ in range(9):
-            yield f"a bit of {file} flipped", {file: flipped(rng, mine[file])}
-        for _ in range(4):
-            yield f"{file} cut off", {file: cut(rng, mine[file])}
+    for _ in range(15):
+        yield "a bit of the manifest flipped", {"manifest.json": flipped(rng, mine["manifest.json"])}
+    for _ in range(7):
+        yield "manifest cut off", {"manifest.json": cut(rng, mine["manifest.json"])}
     yield from of_archive(rng, mine["archive"])
-    yield from (forged_with_a_key(site, mine) if site.backups and site.backups.encryption_key else forged(site, mine))
+    yield from (forged_with_a_key(site, mine) if keyed(site) else forged(site, mine))
+
+
+def of_proof(rng: random.Random, site: Site, mine: Files, other: Files, foreign: Files) -> Iterator[Damage]:
+    """Of the proof alone; with a key also one that somebody wrote without it, or with another."""
+    for what, theirs in (("another backup", other), ("another site", foreign)):
+        yield f"proof of {what}", {"proof.json": theirs["proof.json"]}
+    yield "proof lost", {"proof.json": None}
+    yield "proof empty", {"proof.json": b""}
+    for _ in range(9):
+        yield "a bit of the proof flipped", {"proof.json": flipped(rng, mine["proof.json"])}
+    for _ in range(4):
+        yield "proof cut off", {"proof.json": cut(rng, mine["proof.json"])}
+    if keyed(site):
+        good = envelope.unwrap(site, MINE, "proof", mine["proof.json"], Proof)
+        for forger, how in forgers(site):
+            yield f"proof with {how}", {"proof.json": envelope.wrap(forger, MINE, "proof", good)}
 
 
 def of_archive(rng: random.Random, data: bytes) -> Iterator[Damage]:
@@ -150,40 +168,31 @@ def forged(site: Site, mine: Files) -> Iterator[Damage]:
 
 def forged_with_a_key(site: Site, mine: Files) -> Iterator[Damage]:
     """With a key it takes the key to write one; an archive that is not encrypted does not pass for one that is."""
-    assert site.backups is not None
     real = envelope.unwrap(site, MINE, "manifest", mine["manifest.json"], Manifest)
-    good = envelope.unwrap(site, MINE, "proof", mine["proof.json"], Proof)
-    keyless, wrong = (
-        site.model_copy(update={"backups": site.backups.model_copy(update={"encryption_key": key})})
-        for key in (None, s3_key("another"))
-    )
     plain = real.model_copy(update={"encrypted": False})
-    for forger, how in ((keyless, "no signature"), (wrong, "another key's signature")):
+    for forger, how in forgers(site):
         for what, lie in (("the same", real), ("not encrypted", plain)):
             yield f"manifest with {how}: {what}", {"manifest.json": envelope.wrap(forger, MINE, "manifest", lie)}
-        yield f"proof with {how}", {"proof.json": envelope.wrap(forger, MINE, "proof", good)}
     for name, what in ((OTHER, "manifest"), (MINE, "proof")):
         moved = envelope.wrap(site, name, what, real).replace(f'"{what}":'.encode(), b'"manifest":')
         yield f"manifest signed as {what} of {name}", {"manifest.json": moved}
     yield "signed, but not encrypted", {"manifest.json": envelope.wrap(site, MINE, "manifest", plain)}
 
 
-def s3_key(words: str) -> Any:
-    import base64
-    import hashlib
-
-    from pydantic import SecretStr
-
-    return SecretStr(base64.b64encode(hashlib.sha256(words.encode()).digest()).decode())
+def keyed(site: Site) -> bool:
+    return site.backups is not None and site.backups.encryption_key is not None
 
 
-def refusal(site: Site, changed: dict[str, bytes | None]) -> GuardiaError | None:
-    """Try to restore; a proof alone cannot be restored, but must not make its backup the last known good one."""
+def forgers(site: Site) -> list[tuple[Site, str]]:
+    """The site of somebody who can write to the bucket but lacks the key, and what they can give."""
+    keyless, wrong = (stored.with_settings(site, encryption_key=key) for key in (None, SecretStr(OTHER_KEY)))
+    return [(keyless, "no signature"), (wrong, "another key's signature")]
+
+
+def refusal(site: Site) -> GuardiaError | None:
+    """Try to restore."""
     try:
-        if changed.keys() == {"proof.json"}:
-            last_proven(backups.seen(site))
-        else:
-            restoring._restore_beside(PLAN, site, MINE)
+        restoring._restore_beside(PLAN, site, MINE)
     except (BadBackup, ConfigError) as error:
         return error
     return None
@@ -248,11 +257,11 @@ def contents(site: Site) -> Contents:
         return inventory.take(connection)
 
 
-def attempt_all(site: Site, mine: Files, others: tuple[Files, Files]) -> int:
+def attempt_all(rng: random.Random, site: Site, mine: Files, others: tuple[Files, Files]) -> int:
     """Try every damage; returns how many were refused, and fails at the first that was not or left something."""
-    rng = random.Random(SEED)
     wanted = list(damages(rng, site, mine, *others))
     assert len(wanted) <= EACH, len(wanted)
+    assert all(changed.keys() & {"archive", "manifest.json"} for _, changed in wanted)
     wanted += [
         ("a bit of archive flipped", {"archive": flipped(rng, mine["archive"])}) for _ in range(EACH - len(wanted))
     ]
@@ -260,7 +269,7 @@ def attempt_all(site: Site, mine: Files, others: tuple[Files, Files]) -> int:
         before, refused = facts(), 0
         for what, changed in wanted:
             with in_the_bucket(site, changed, mine):
-                error = refusal(site, changed)
+                error = refusal(site)
             print(f"{what}: {error}")  # shown if one is not refused
             assert error is not None, f"{what} was not refused"
             assert error.what and error.permanent, (what, error)
@@ -269,27 +278,41 @@ def attempt_all(site: Site, mine: Files, others: tuple[Files, Files]) -> int:
     return refused
 
 
+def believed(rng: random.Random, site: Site, mine: Files, others: tuple[Files, Files]) -> list[bool]:
+    """Of each damage of the proof, whether the backup still counts as proven. The good proof does."""
+    assert backups.find(site, MINE).proven
+    found = []
+    for what, changed in of_proof(rng, site, mine, *others):
+        with in_the_bucket(site, changed, mine):
+            found.append(backups.find(site, MINE).proven)
+        print(f"{what}: {'believed' if found[-1] else 'not believed'}")  # shown if one is
+    assert backups.find(site, MINE).proven
+    return found
+
+
 def test_200_damages_are_refused_before_anything_live_has_changed(
     vps: PracticeVps, sites: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "progress", lambda *_: nullcontext(lambda _: None))  # 400 requests for nothing
     kinds = {"plain": {}, "sealed": {"encryption_key": stored.KEY}}
-    refused = 0
+    refused, proofs = 0, list[bool]()
     before, audit = contents(sites()), vps.audit()
     with watched(vps) as looks:
         for prefix, settings in kinds.items():
             site = sites(prefix=prefix, **settings)
             mine, other = backed_up(site, MINE), backed_up(site, OTHER)
-            backups_of_other = where(site, OTHER, "proof.json")
-            assert site.backups is not None
-            s3.delete(site.backups, [backups_of_other])  # so that only one is proven
             foreign = backed_up(sites("azul", prefix=prefix, **settings), MINE)
-            refused += attempt_all(site, mine, (other, foreign))
+            rng = random.Random(SEED)
+            refused += attempt_all(rng, site, mine, (other, foreign))
+            proofs += believed(rng, site, mine, (other, foreign))
             assert restoring._restore_beside(PLAN, site, MINE).startswith("restored in")  # it was the damage alone
             restoring._drop_beside(PLAN, site, MINE)
     healthy = sum(seen.healthy for seen in looks)
-    SAID.append(f"{2 * EACH} damages: {refused} refused, live site healthy {healthy} of {len(looks)} looks")
+    whole = f"{2 * EACH} damages of archives and manifests: {refused} refused before anything live changed"
+    SAID.append(f"{whole}, live site healthy {healthy} of {len(looks)} looks")
+    SAID.append(f"{len(proofs)} damages of proofs: {proofs.count(False)} not believed")
     assert refused == 2 * EACH
+    assert not any(proofs)
     assert healthy == len(looks), [seen for seen in looks if not seen.healthy][:3]
     assert manifest.differences(before, contents(sites())) == []
     assert audit.changes() == []
