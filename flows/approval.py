@@ -80,7 +80,7 @@ def ask(incident: Incident, step: str, plan: Plan, form: type[A], **initial: Any
     """
     key, given = _question(incident.case.run_id, step, plan.hash)
     if given is not None:
-        return form.model_validate(given)
+        return form.model_validate(initial | given)
     _ask(incident.site, incident.case, plan, key, flags(form))
     incident.publish()
     if "plan" in form.model_fields:
@@ -189,19 +189,24 @@ def tell_question(site: Site, case: Case, asked: timeline.Entry, person: Person)
 def _question(run_id: UUID, step: str, plan: str) -> tuple[str, dict[str, Any] | None]:
     """The key of this question, and the approval that a run which was killed since had got for it already.
 
-    When a run that had ended is started again, Prefect forgets the answer but keeps the form, and would refuse to
-    store the same form twice: then the question has a new key. What was refused, or was tried and failed, is asked
-    again; so is what somebody answered with the form of another plan, which Prefect lets pass.
+    When a run that had ended is started again, Prefect keeps the form and would refuse to store it twice: then the
+    question has a new key. It keeps the answer too if the retry was forced, as the UI's is, and would take it for the
+    new one. What was refused, or was tried and failed, is asked again; so is what somebody answered with the form of
+    another plan, which Prefect lets pass.
     """
     with get_client(sync_client=True) as client:
         remembered = client.read_flow_run(run_id).empirical_policy.pause_keys or set()
-        killed = _was_killed(client.read_flow_run_states(run_id))
+        states = client.read_flow_run_states(run_id)
+        stored = {row.key: row for row in client.filter_flow_run_input(run_id, f"suspended-{step}-{plan}", 200, set())}
+    killed, ends = _was_killed(states), [state.timestamp for state in states if state.is_final()]
     for number in count(1):
         candidate = f"{step}-{plan}" if number == 1 else f"{step}-{plan}-{number}"
-        given = _stored(run_id, candidate, "response")
+        keys = keyset_from_base_key(f"suspended-{candidate}")
+        form, answer = stored.get(keys["schema"]), stored.get(keys["response"])
+        given = answer.decoded_value if answer else None
         if given and _astray(given, plan):
             continue
-        if candidate in remembered or _stored(run_id, candidate, "schema") is None:
+        if form is None or (candidate in remembered and all(form.created and end < form.created for end in ends)):
             return candidate, None
         if killed and given and given["decision"] != "refuse":
             return candidate, given

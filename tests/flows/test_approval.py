@@ -130,9 +130,10 @@ GIVEN: dict[str, tuple[State[Any], str, bool]] = {
 }
 
 
+@pytest.mark.parametrize("forced", [True, False], ids=["forced", "not forced"])
 @pytest.mark.parametrize(("end", "decision", "kept"), GIVEN.values(), ids=GIVEN)
-def test_an_approval_outlives_the_process_that_got_it(
-    client: SyncPrefectClient, end: State[Any], decision: str, kept: bool
+def test_an_approval_outlives_the_process_that_got_it_and_nothing_else(
+    client: SyncPrefectClient, end: State[Any], decision: str, kept: bool, forced: bool
 ) -> None:
     run_id: UUID = client.create_flow_run(nothing).id
     keys, answer = keyset_from_base_key("suspended-reboot-abc"), {"decision": decision, "approver": "Ana"}
@@ -140,6 +141,8 @@ def test_an_approval_outlives_the_process_that_got_it(
     client.create_flow_run_input(run_id, keys["response"], json.dumps(answer))
     for state in (end, Running()):  # it ends, and is started again
         client.set_flow_run_state(run_id, state, force=True)
+    remembered = {"reboot-abc"} if forced else set()  # a forced retry forgets no answer
+    client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(pause_keys=remembered))
     expected = ("reboot-abc", answer) if kept else ("reboot-abc-2", None)
     assert approval._question(run_id, "reboot", "abc") == expected
     assert approval._question(run_id, "reboot", "other") == ("reboot-other", None)
