@@ -15,6 +15,7 @@ from tasks import (
     dump,
     free_space,
     host,
+    new_cluster,
     own_dumps,
     postgres,
     rebuild,
@@ -33,8 +34,9 @@ _DATA = Folder(path="/DATA", uid=999, gid=999, container="CONTAINER")
 _FULL = Occupied(slots=["SLOT"], copies=["COPY"], device="DEVICE", reserved=1)
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _CHOICE = Choice(
-    backup="BACKUP", snapshot_at=_LONG_AGO, proven_at=_LONG_AGO, restore_seconds=0, folder=_DATA, aside="/ASIDE/DATA"
-)
+    backup="BACKUP", snapshot_at=_LONG_AGO, proven_at=_LONG_AGO, restore_seconds=0, folder=_DATA, aside="/ASIDE/DATA",
+    like=new_cluster.Like(image="IMAGE", pgdata="/DATA"),
+)  # fmt: skip
 
 
 def print_commands(site: Site, console: Console) -> None:
@@ -66,6 +68,7 @@ def _looks_at_data(site: Site) -> list[Step]:
     looks += [volume.inspect(_DATA.container), volume.users(_DATA.container), volume.wrong_files(path, _DATA.uid)]
     looks += [free_space.wal_size(path), free_space.list_slots(path), free_space.device(path)]
     looks += [free_space.reserve("DEVICE"), rebuild.same_place(path, "/var/backups"), rebuild.is_there(_CHOICE.aside)]
+    looks += [new_cluster.inspect(_DATA.container), new_cluster.left(site), new_cluster.remove_folder(_CHOICE.new)]
     looks += [cron.read_end(scripts.log)] if scripts and scripts.log else []
     looks += [cron.read_table(scripts.cron_file)] if scripts and scripts.cron_file else []
     looks += [own_dumps.list_files(scripts.folder), own_dumps.read_file(f"{scripts.folder}/FILE")] if scripts else []

@@ -7,7 +7,8 @@
    - Out of disk space: free some, restart; drop the replication slot that fills the disk (a person approves).
    - Wrong permissions: give the files back to the database's user, restart (a person approves).
    - Corrupted data: see 5. If the server runs and only a table is damaged, the playbook is "Data Loss / Corruption".
-5. Restore the newest proven backup into a new data folder, web stopped; the old folder is kept (a person approves).
+5. Restore the newest proven backup into a new data folder, compare it, and put that in the old one's place, which is
+   kept (a person approves).
 
 After every act the site is looked at from outside, and the playbook stops as soon as it is healthy several times
 in a row.

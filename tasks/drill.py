@@ -100,7 +100,7 @@ def drill(site: Site) -> Iterator[Server]:
         user = site.database.user if site.database else "postgres"
         ssh.feed(host, run(site, name, wanted), [_environment(user, password)])
         server = Server(host, name, user, SecretStr(password), 5432, f"the drill of {site.name} on {host.address}")
-        _wait(server)
+        wait_for(server)
         yield server
     finally:
         try:
@@ -151,7 +151,7 @@ def _environment(user: str, password: str) -> bytes:
     return "".join(f"{name}={value}\n" for name, value in lines.items()).encode()
 
 
-def _wait(server: Server) -> None:
+def wait_for(server: Server) -> None:
     """Until it answers over TCP: while it is being made, it listens on its socket alone."""
     deadline = time.monotonic() + PATIENCE
     while True:

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import DatabaseRefused
-from tasks import catalog, cluster
+from tasks import catalog, cluster, snapshot
 from tasks.manifest import Contents, LargeObjects, Table
-from tasks.postgres import SETTINGS
+from tasks.postgres import SETTINGS, Server
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -59,6 +59,15 @@ def hold(connection: Connection[Any]) -> dict[str, int | None]:
         names = SQL(", ").join(SQL("ONLY {}").format(Identifier(schema, name)) for schema, name, *_ in tables)
         connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
     return dict(_sequences(connection))
+
+
+def of(server: Server, database: str) -> Contents:
+    """What is in a database now, counted and hashed by several sessions that see the same state.
+
+    Raises DatabaseUnreachable, DatabaseRefused.
+    """
+    with snapshot.shared(server, database) as state:
+        return take_parallel(state.sessions)
 
 
 def take(

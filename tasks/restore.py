@@ -189,10 +189,7 @@ def _locale(manifest: Manifest) -> Locale:
 def _limit(server: Server, manifest: Manifest, data: str) -> int:
     """How many bytes the archive may take in the container; NoSpace if that is less than it needs."""
     spool_free, data_free = parse_free(ssh.run(server.host, free(server, data), quiet=True).stdout)
-    restored = int(manifest.database_bytes * ROOM) + RESERVE
-    archive = manifest.archive.bytes
-    if manifest.archive.compression == "zstd":  # its size before that is not known; tables are half of a database
-        archive = max(archive, manifest.database_bytes // 2)
+    archive, restored = room(manifest)
     together = spool_free == data_free  # both are on one disk
     limit = spool_free - (restored if together else RESERVE)
     if limit < archive or data_free < restored:
@@ -203,6 +200,14 @@ def _limit(server: Server, manifest: Manifest, data: str) -> int:
             "Free some: old databases that a restore kept, `docker system prune`, copies of backups.",
         )
     return limit
+
+
+def room(manifest: Manifest) -> tuple[int, int]:
+    """Bytes that a restore needs for the archive in the container, and for the database."""
+    archive = manifest.archive.bytes
+    if manifest.archive.compression == "zstd":  # its size before that is not known; tables are half of a database
+        archive = max(archive, manifest.database_bytes // 2)
+    return archive, int(manifest.database_bytes * ROOM) + RESERVE
 
 
 def parse_free(text: str) -> tuple[int, int]:
@@ -267,11 +272,14 @@ def _run(server: Server, command: Command) -> None:
         raise judged(error) from error
 
 
-# What pg_restore and psql say when the server or the machine failed, not what they were given.
+# pg_restore and psql name what is wrong with what they were given; else it was something around them that failed.
+_NAMED = re.compile(r"pg_restore: error|ERROR: ")
+# What they say when the server or the machine failed, all the same.
 _LOST = re.compile(
     r"server closed the connection|terminating connection|connection to server|the database system is|"
     r"out of (shared )?memory|could not resize shared memory|container .* is not running|No such container|"
-    r"status 137|worker process died|could not fork|Cannot allocate memory|Error response from daemon",
+    r"status 137|worker process died|could not fork|Cannot allocate memory|Error response from daemon|"
+    r"Input/output error|canceling statement|deadlock detected",
     re.I,
 )
 
@@ -280,7 +288,7 @@ def judged(error: CommandFailed) -> GuardiaError:
     """Whether a restore failed for want of space, because the server was lost, or because of what was restored."""
     if "No space left" in error.what:
         return NoSpace(error.what, "Free some space on that machine.")
-    if _LOST.search(error.what):
+    if _LOST.search(error.what) or not _NAMED.search(error.what):
         return DatabaseUnreachable(error.what, "The server or its container was lost; the next try starts afresh.")
     return BadBackup(error.what, "What was backed up cannot be restored; choose another backup.")
 

@@ -9,7 +9,7 @@ import hashlib
 
 from blocks.errors import BadBackup
 from blocks.site import Site
-from tasks import backups, cluster, inventory, manifest, own_dumps, postgres, restore, snapshot, swap, timeline
+from tasks import backups, cluster, inventory, manifest, own_dumps, postgres, restore, swap, timeline
 from tasks.command import Plan, Statement
 from tasks.postgres import Server
 from tasks.progress import progress
@@ -49,9 +49,7 @@ def _restore_beside(_: Plan, site: Site, name: str) -> str:
             created = cluster.missing_roles(connection, backup.manifest.contents.roles)
         with progress(f"restore-{site.name}", f"Restore {name} beside the live database") as report:
             seconds = restore.restore(server, site, backup, new, report)
-    with snapshot.shared(server, new) as state:
-        differences = manifest.differences(backup.manifest.contents, inventory.take_parallel(state.sessions))
-    if differences:
+    if differences := manifest.differences(backup.manifest.contents, inventory.of(server, new)):
         with cluster.maintenance(server) as connection:
             cluster.drop(connection, new)
             for role in created:

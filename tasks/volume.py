@@ -25,7 +25,7 @@ _FORMAT = (  # what is asked of a container: no more of its environment than the
     '{"mounts": {{json .Mounts}}, "user": {{json .Config.User}}, "pgdata": '
     '"{{range .Config.Env}}{{with split . "="}}{{if eq (index . 0) "PGDATA"}}{{index . 1}}{{end}}{{end}}{{end}}"}'
 )
-_PGDATA = "/var/lib/postgresql/data"
+PGDATA = "/var/lib/postgresql/data"  # of the official image, unless its environment says otherwise
 
 # --- commands -------------------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ def where(site: Site) -> Folder:
     said = json.loads(ssh.run(site.host, inspect(container), quiet=True).stdout)
     passwd = ssh.run(site.host, users(container), quiet=True).stdout
     uid, gid = owner(said["user"], passwd)
-    return Folder(path=on_host(said["mounts"], said["pgdata"] or _PGDATA), uid=uid, gid=gid, container=container)
+    return Folder(path=on_host(said["mounts"], said["pgdata"] or PGDATA), uid=uid, gid=gid, container=container)
 
 
 def on_host(mounts: list[dict[str, Any]], pgdata: str) -> str:

@@ -60,6 +60,14 @@ class Guardia:
         body = {"parameters": {"site": SITE, **parameters}}
         return str(self.post(f"/deployments/{deployment}/create_flow_run", body)["id"])
 
+    def retry(self, run: str, *, frees: str = "") -> None:
+        """Retry a run that has ended as the UI does; `frees` a limit that a killed process would hold until it lapses."""
+        if frees:
+            self.post("/v2/concurrency_limits/decrement", {"names": [frees], "slots": 1})
+        body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+        if (answer := self.post(f"/flow_runs/{run}/set_state", body))["status"] != "ACCEPT":
+            raise LabError(f"the run {run} cannot be retried: {answer}")
+
     def wait(
         self, run: str, until: Callable[[dict[str, Any]], bool] | None = None, seconds: float = 240
     ) -> dict[str, Any]:

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
+from tasks import new_cluster
+from tasks.steps import acting_limit
 from tests.lab import database, faults
 from tests.lab.seaweed import Store
 from tests.lab.served import SITE, Guardia, served
+from tests.lab.sweep import flow_processes, kill
+from tests.lab.test_faults import wait_for
 from tests.lab.vps import PracticeVps, wait_healthy
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(420)]
@@ -70,6 +74,9 @@ def test_a_refusal_leaves_the_files_as_they_are(vps: PracticeVps, guardia: Guard
     run = guardia.start("database-lost")
     answer(guardia, run, "--refuse", "--reason", "I want to look first")
     assert guardia.wait(run)["name"] == "Refused"
+    guardia.retry(run)  # an answer is good once
+    answer(guardia, run, "--refuse", "--reason", "I still look")
+    assert guardia.wait(run)["name"] == "Refused"
     assert guardia.acts(run) == [RESTART]
     assert vps.shell(f"stat -c %u:%g {database.DATA}").strip() == "1000:1000"
 
@@ -91,6 +98,7 @@ def test_a_disk_full_of_log_is_freed_by_dropping_the_slot_that_holds_it(vps: Pra
 def test_a_corrupted_cluster_is_replaced_by_the_newest_proven_backup_and_kept(
     vps: PracticeVps, guardia: Guardia, proven: str
 ) -> None:
+    """Killed on the way, it has changed nothing; the retry goes on and asks nothing again."""
     rows = database.sql(vps, ROWS)
     faults.inject(vps, "cluster-corrupted")
     inode = vps.shell(f"stat -c %i {database.DATA}")
@@ -103,7 +111,14 @@ def test_a_corrupted_cluster_is_replaced_by_the_newest_proven_backup_and_kept(
     assert proven in asked["what"]
     assert f"mv --no-target-directory {database.DATA} {kept}" in asked["detail"]["commands"]
     assert "was restored and found exact" in asked["text"]
-    healed(vps, guardia, run, RESTART, REBUILD, "Restore the backup beside the live database")
+    wait_for("the backup to be restored", lambda: "pg_restore" in vps.shell("ps -eo args"))
+    kill(flow_processes(guardia, run))
+    assert guardia.wait(run)["type"] == "CRASHED"
+    assert vps.shell(f"stat -c %i {database.DATA}") == inode, "the old folder was moved before the new one was whole"
+    guardia.retry(run, frees=acting_limit(SITE))
+    healed(vps, guardia, run, RESTART, REBUILD)
+    assert sum(entry["kind"] == "asked" for entry in guardia.timeline(run)) == 1
+    assert vps.shell(f"ls -d {database.DATA}.guardia-new 2>/dev/null; docker ps -aq --filter label={new_cluster.LABEL}") == ""
     assert database.sql(vps, ROWS) == rows
     assert vps.shell(f"stat -c %i {kept}") == inode, "the old folder is not what was kept"
     assert database.sql(

@@ -262,6 +262,11 @@ def test_what_killed_restores_left_is_cleared_and_whole_databases_stay(
         ("Error response from daemon: No such container: c0ffee", DatabaseUnreachable),
         ("ERROR:  could not resize shared memory segment", DatabaseUnreachable),
         ("pg_restore: error: a worker process died unexpectedly", DatabaseUnreachable),
+        ("pg_restore: error: could not read from input file: Input/output error", DatabaseUnreachable),
+        ("pg_restore: error: query failed: ERROR:  canceling statement due to lock timeout", DatabaseUnreachable),
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock", DatabaseUnreachable),
+        ("OCI runtime exec failed: exec failed: unable to start container process", DatabaseUnreachable),
+        ("", DatabaseUnreachable),
     ],
 )
 def test_a_broken_machine_is_told_from_a_bad_backup(said: str, kind: type[Exception]) -> None:
