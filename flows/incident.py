@@ -29,9 +29,10 @@ from tasks.steps import once
 
 CLAIM_TAG = "guardia-incident"
 WEB_IS_STOPPED = (
-    "The web service is still STOPPED. Retry the run in the Prefect UI: it goes on where it was, and starts it. "
+    "The web service {is_} STOPPED. Retry the run in the Prefect UI: it goes on where it was, and starts it. "
     "Or give it up: `guardia respond site-down` starts it."
 )
+_TOLD = "told"  # the detail of the entry that keeps what people were told when it began
 
 
 class Claim(BaseModel):
@@ -62,10 +63,10 @@ class Incident:
 
     def announce(self, impact: str, affected: str = "All users") -> None:
         """Send the guide's initial notification, once, with what users notice as the impact."""
-        if timeline.planning():
-            return
-        self.case.affected = affected
-        self.case.impact = _announce(self.site, self.case, impact)
+        if not timeline.planning():
+            self.case.affected, self.case.impact = affected, impact
+            _announce(self.site, self.case)
+            self._remember()
 
     def update(self, status: Status, note: str = "", *, more: bool = True) -> None:
         """Send the guide's update."""
@@ -111,8 +112,8 @@ class Incident:
     def close(self, outcome: Outcome) -> None:
         """Tell people how it ended, write the record, publish it, and let the next alert open a new incident."""
         self.case.closed = datetime.now(UTC)
-        if outcome.kind != "resolved" and self._web_is_stopped():
-            outcome = outcome.model_copy(update={"summary": f"{outcome.summary} {WEB_IS_STOPPED}"})
+        if outcome.kind != "resolved" and (is_ := self._web_is_stopped()):
+            outcome = outcome.model_copy(update={"summary": f"{outcome.summary} {WEB_IS_STOPPED.format(is_=is_)}"})
         self.case.outcome, self.case.summary = outcome.kind, outcome.summary
         self.case.root_cause = outcome.root_cause
         if outcome.kind == "resolved":
@@ -125,6 +126,13 @@ class Incident:
             timeline.record("note", f"the record is {report.write(self.case, self._markdown())}")
         except ConfigError as error:  # the artifact has it; an incident that stays open would be closed again and again
             timeline.record("note", str(error), ok=False)
+        release(self.case.site, self.case.playbook, self.case.run_id)
+
+    def hand_over(self, why: str) -> None:
+        """Let go of the incident for another one that is open on the site, and tell people."""
+        self.update("Identified", why, more=False)
+        timeline.record("closed", "attached", outcome=why)
+        self.publish()
         release(self.case.site, self.case.playbook, self.case.run_id)
 
     def publish(self) -> None:
@@ -140,14 +148,27 @@ class Incident:
             description=f"{self.case.severity} {self.case.section} on {self.case.site}: {self.case.outcome}",
         )
 
-    def _web_is_stopped(self) -> bool:
-        """Whether the run stopped the web service last, and did not get to start it: it died, or was cancelled."""
-        ways = (compose.stop_web.title, compose.start_web.title, compose.start_web_again.title)
-        done = [e.what for e in self._entries() if e.kind == "act" and e.ok and e.what in ways]
-        return bool(done) and done[-1] == compose.stop_web.title
+    def _web_is_stopped(self) -> str:
+        """Whether it "is still", for the run stopped it last and did not get to start it, or "may still be".
+
+        Stopping it may have failed half-way. Else nothing.
+        """
+        stop, starts = compose.stop_web.title, (compose.start_web.title, compose.start_web_again.title)
+        tried = [e for e in self._entries() if e.kind == "act" and (e.what == stop or (e.ok and e.what in starts))]
+        if not tried or tried[-1].what != stop:
+            return ""
+        return "is still" if tried[-1].ok else "may still be"
+
+    def _remember(self) -> None:
+        """What people were told when it began, perhaps by an earlier process of the run, stays what they are told."""
+        for entry in self._entries():
+            if _TOLD in entry.detail:
+                self.case.affected, self.case.impact = entry.detail[_TOLD]
+                return
 
     def _markdown(self) -> str:
         run = timeline.current()
+        self._remember()
         return report.markdown(self.case, self._entries(), run.secrets if run else frozenset())
 
     def _entries(self) -> list[timeline.Entry]:
@@ -155,18 +176,18 @@ class Incident:
         return timeline.whole(run) if run else []
 
     def _tell(self, template: Any, subject: str, words: dict[str, Any]) -> None:
+        self._remember()
         words.setdefault("actions", report.actions(self._entries()))
         body = report.message(template, self.case, **words)
         notify.tell(self.site, self.site.on_call.told(self.case.severity), subject, body, template)
 
 
 @once("Tell people that it began", by=())
-def _announce(site: Site, case: Case, impact: str) -> str:
-    case.impact = impact
+def _announce(site: Site, case: Case) -> None:
+    timeline.record("note", f"impact: {case.impact}", detail={_TOLD: [case.affected, case.impact]})
     body = report.message("initial", case)
     subject = f"INCIDENT ALERT - {case.severity}: {_name(case)}"
     notify.tell(site, site.on_call.told(case.severity), subject, body, "initial")
-    return impact
 
 
 def claim(wanted: Claim) -> Claim:
@@ -204,6 +225,13 @@ def _attach(wanted: Claim, found: Claim) -> NoReturn:
         "this alert was attached to it.",
         f"Follow {_url(found.run_id)}",
     )
+
+
+def holds(wanted: Claim) -> bool:
+    """Whether this very run has its incident open already: it was resumed."""
+    with get_client(sync_client=True) as client:
+        variable = client.read_variable_by_name(claim_name(wanted.site, wanted.playbook))
+    return variable is not None and Claim.model_validate(variable.value).run_id == wanted.run_id
 
 
 def release(site: str, playbook: str, run_id: UUID) -> None:

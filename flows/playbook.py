@@ -19,9 +19,9 @@ from blocks.errors import CommandError, ConfigError, GuardiaError, IncidentOpen,
 from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve, note_answers
-from flows.incident import Claim, Incident, Outcome, claim, yield_to
+from flows.incident import Claim, Incident, Outcome, claim, holds, yield_to
 from flows.named import as_flow
-from tasks import compose, http, quiet, rescuing, swapping, timeline
+from tasks import bucket, compose, http, quiet, rescuing, swapping, timeline
 from tasks.steps import Act
 
 Mode = Literal["respond", "plan"]
@@ -89,19 +89,27 @@ def service_stopped(incident: Incident) -> Iterator[None]:
     If somebody has started it meanwhile, while an approval was awaited or after this run had died, it is stopped once
     more: another try, which must not rest on what was seen before. A database that a swap left closed, because it was
     cut off, is opened before the block and, if that failed, after it.
+
+    Raises ConfigError, before anything is stopped, for a site without backups: the block needs them.
     """
     site = incident.site
+    bucket.store(site)
     if compose.start_web.done(site):  # the block was through before this run was resumed
         yield
         return
     stopped = incident.count(compose.stop_web.title) > incident.count(compose.start_web_again.title)
-    if not stopped or not compose.web_state(site).ok:
-        carry_out(incident, compose.stop_web, _another(compose.stop_web, site))
+    number = _another(compose.stop_web, site)
+    if not stopped:
+        approve(incident, compose.stop_web, site, number)
     try:
+        if not stopped:
+            compose.stop_web(site, number)  # it may fail half-way
+        elif not compose.web_state(site).ok:
+            carry_out(incident, compose.stop_web, number)
         _open_database(incident)
         yield
     except Exception:  # defects too; a suspension is none, and keeps it stopped
-        with suppress(GuardiaError):  # what the block failed with says more
+        with suppress(Exception):  # what the block failed with says more
             _open_database(incident)
         compose.start_web_again(site, _another(compose.start_web_again, site))
         raise
@@ -164,6 +172,9 @@ def _run(body: Body, wanted: Claim, site: Site, mode: Mode, reason: str, *, yiel
             incident.close(outcome)
         return _state(outcome)
     except IncidentOpen as error:
+        if not run.planning and holds(wanted):  # it waited for an answer when the other incident was opened
+            note_answers(run.id)
+            Incident(wanted, site).hand_over(str(error))
         return Completed(name="Attached", message=str(error))
     finally:
         run.held.close()

@@ -43,17 +43,18 @@ class Accepting(BaseModel):
 @look("See whether the database takes connections")
 def accepting(site: Site) -> Accepting:
     """True if there is no such database: then nobody closed it."""
+    server = postgres.production(site)
     assert site.database is not None
-    with cluster.maintenance(postgres.production(site)) as connection:
+    with cluster.maintenance(server) as connection:
         return Accepting(ok=not swap.closed(connection, site.database.name))
 
 
 @look("Find the database that the last restore set aside", kept=True)
 def set_aside(site: Site) -> SetAside:
-    """Raises ConfigError if there is none."""
+    """Raises ConfigError if there is none, or no [database]."""
+    server = postgres.production(site)
     assert site.database is not None
-    live = site.database.name
-    swaps = swap.kept(postgres.production(site), live)
+    swaps = swap.kept(server, site.database.name)
     if not swaps:
         raise ConfigError(f"No restore has set a database of {site.name} aside.", "There is nothing to undo.")
     return SetAside(names=swaps[-1])

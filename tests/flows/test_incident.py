@@ -14,7 +14,7 @@ from prefect.states import Completed, Running
 
 from blocks.errors import IncidentOpen
 from blocks.site import Site
-from flows.incident import Claim, Incident, case_of, claim, open_claims, release, yield_to
+from flows.incident import Claim, Incident, case_of, claim, holds, open_claims, release, yield_to
 from tasks import timeline
 from tasks.http import Answer, Outside
 from tests import sample
@@ -132,6 +132,30 @@ def test_only_the_run_that_has_an_incident_lets_go_of_it(client: SyncPrefectClie
     assert claim(wish(other, name)).run_id == other
     release("tandil", name, other)
     release("tandil", name, other)
+
+
+def test_an_incident_that_is_handed_over_is_open_no_longer(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = wish(a_run(client), new_name())
+    assert not holds(mine)
+    claim(mine)
+    assert holds(mine) and not holds(wish(a_run(client), mine.playbook))
+    told: list[str] = []
+    monkeypatch.setattr(Incident, "update", lambda _self, _status, why, **_: told.append(why))
+    Incident(mine, SITE).hand_over("another is open")
+    assert told == ["another is open"]
+    assert not holds(mine)
+
+
+def test_what_people_were_told_at_the_beginning_is_on_the_record_of_a_resumed_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = timeline.Entry(kind="note", what="impact: GET /: 502", detail={"told": ["Nobody yet", "GET /: 502"]})
+    monkeypatch.setattr(Incident, "_entries", lambda _: [first])
+    incident = Incident(wish(uuid4(), "test"), SITE)
+    incident._remember()
+    assert (incident.case.affected, incident.case.impact) == ("Nobody yet", "GET /: 502")
 
 
 def seen(status: int) -> Outside:

@@ -13,8 +13,8 @@ from blocks.errors import CommandFailed, HostRefused, Refused
 from blocks.site import Site
 from flows import named
 from flows.incident import Incident, Outcome, open_claims
-from flows.playbook import attempt, playbook
-from tasks import compose, http, ssh, timeline
+from flows.playbook import attempt, playbook, service_stopped
+from tasks import bucket, compose, http, ssh, timeline
 from tasks.command import Command, Plan
 from tasks.steps import act
 from tests.mail_server import MailServer
@@ -135,26 +135,59 @@ def test_a_site_that_stays_down_is_said_to_need_a_person(
     assert nothing_open()
 
 
-STOPPED: list[tuple[list[str], bool]] = [
-    ([], False),
-    ([compose.stop_web.title], True),
-    ([compose.stop_web.title, compose.start_web_again.title], False),
-    ([compose.stop_web.title, compose.start_web_again.title, compose.stop_web.title], True),
-    ([compose.stop_web.title, compose.start_web.title], False),
+STOP, START, AGAIN = (act.title for act in (compose.stop_web, compose.start_web, compose.start_web_again))
+STOPPED: list[tuple[list[str], str]] = [
+    ([], ""),
+    ([STOP], "is still"),
+    ([STOP, AGAIN], ""),
+    ([STOP, AGAIN, STOP], "is still"),
+    ([STOP, START], ""),
+    ([f"{STOP}!"], "may still be"),
+    ([f"{STOP}!", f"{AGAIN}!"], "may still be"),
+    ([f"{STOP}!", AGAIN], ""),
 ]
 
 
-@pytest.mark.parametrize(("acts", "stopped"), STOPPED)
+@pytest.mark.parametrize(("acts", "stopped"), STOPPED, ids=[", ".join(acts) for acts, _ in STOPPED])
 def test_people_are_told_that_the_web_service_is_left_stopped(
-    site: Site, post: MailServer, acts: list[str], stopped: bool
+    site: Site, post: MailServer, acts: list[str], stopped: str
 ) -> None:
     def body(site: Site, incident: Incident) -> Outcome:
-        for title in acts:
-            timeline.record("act", title, ok=True)
+        for title in acts:  # with ! those that failed
+            timeline.record("act", title.removesuffix("!"), ok=not title.endswith("!"))
         return Outcome(kind="unresolved", summary="It ends here.")
 
     run(site, body)
-    assert ("The web service is still STOPPED. Retry the run" in post.messages[0].get_content()) == stopped
+    text = post.messages[0].get_content()
+    assert (f"The web service {stopped} STOPPED. Retry the run" in text) == bool(stopped)
+
+
+def stopping(site: Site, incident: Incident) -> Outcome:
+    """A body that works while the web service is stopped."""
+    with service_stopped(incident):
+        raise AssertionError("it was not stopped")
+
+
+def test_without_backups_the_web_service_is_not_stopped(site: Site, tmp_path: Path) -> None:
+    state = run(site, stopping)
+    assert state.name == "Unresolved" and state.message is not None and "has no [backups]" in state.message
+    assert STOP not in record(tmp_path)
+
+
+def test_a_stop_that_fails_is_followed_by_a_start(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_host: object, command: Command) -> None:
+        calls.append(command.argv[-2])
+        if command.argv[-2] == "stop":
+            raise CommandFailed("it took too long")
+
+    monkeypatch.setattr(bucket, "store", lambda _: None)
+    monkeypatch.setattr(ssh, "run", fail)
+    state = run(site, stopping)
+    assert state.name == "Unresolved" and state.message is not None and "it took too long" in state.message
+    assert calls == ["stop", "--no-recreate"]
+    assert "STOPPED" not in record(tmp_path)
 
 
 def test_an_act_that_fails_is_looked_at_all_the_same(site: Site, page: WebServer) -> None:
