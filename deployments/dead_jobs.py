@@ -1,4 +1,4 @@
-"""Alarm when the process of a job died: it could not tell of its failure itself.
+"""Alarm when a job could not tell of its failure itself: its process died, or it failed before it had begun.
 
 Serves the guide's "Backup Failed". `guardia up` runs it beside the flows; that an alarm was sent is on the run's
 timeline, so a restart neither loses nor repeats one.
@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from blocks import site_file
 from deployments import heartbeats, rounds
 from deployments.catalog import JOBS, NAME
-from flows.job import Ended, alarm
+from flows.job import BAD_INPUT, Ended, alarm
 from tasks import timeline
 
 EVERY = 10.0  # seconds between two rounds
@@ -43,8 +43,8 @@ def round_trip(client: SyncPrefectClient, watching_since: datetime, logged: set[
         for run, state in _runs(client, job, "RUNNING", "PENDING"):
             with _by_itself(job, run, logged):
                 heartbeats.bury(client, run.id, state, now, watching_since)
-        for run, state in _runs(client, job, "CRASHED"):
-            if now - PAST < state.timestamp < now - GRACE:
+        for run, state in _runs(client, job, "CRASHED", "FAILED"):
+            if now - PAST < state.timestamp < now - GRACE and state.name != BAD_INPUT:
                 with _by_itself(job, run, logged):
                     _tell(client, job, run, state)
 
@@ -75,14 +75,15 @@ def _runs(client: SyncPrefectClient, job: str, *states: str) -> list[tuple[FlowR
 
 
 def _tell(client: SyncPrefectClient, job: str, run: FlowRun, state: State[Any]) -> None:
-    """An alarm, unless the timeline says that this death was told already."""
-    if any(entry.kind == "closed" and entry.at >= state.timestamp for entry in timeline.read(client, run.id)):
+    """An alarm, unless the timeline says that this end was told already: by this, or by the job before it failed."""
+    closed = [entry.at for entry in timeline.read(client, run.id) if entry.kind == "closed"]
+    if any(at >= state.timestamp for at in closed) or (closed and state.is_failed()):
         return
     site, when = site_file.load(run.parameters["site"]), f"{state.timestamp:%Y-%m-%d %H:%M} UTC"
-    ended = Ended(name="Crashed", words=f"It died at {when} before it was through. {state.message}", ok=False)
+    ended = Ended(name=str(state.name), words=f"It ended at {when} before it was through. {state.message}", ok=False)
     timeline.begin(timeline.Run(id=run.id, playbook=job, site=site))
     try:
-        timeline.record("closed", "crashed", outcome=ended.words, ok=False)
+        timeline.record("closed", ended.name.lower(), outcome=ended.words, ok=False)
         alarm(site, job, ended)
     finally:
         timeline.end()

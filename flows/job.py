@@ -19,6 +19,7 @@ from blocks.site import Site
 from flows.named import as_flow
 from tasks import notify, quiet, timeline
 
+BAD_INPUT = "Bad input"  # the state of a run that its parameters or the site's blocks kept from beginning
 WAIT = 3600  # seconds to wait for another job of the same kind on the site
 
 
@@ -56,7 +57,7 @@ def job(*, wants: type[BaseModel] | None = None) -> Callable[[Callable[..., Ende
                 found = site_file.load(site)
                 inputs = (wants.model_validate(more),) if wants else ()
             except (ConfigError, ValueError) as error:
-                return Failed(name="Bad input", message=str(error))
+                return Failed(name=BAD_INPUT, message=str(error))
             run = timeline.Run(id=UUID(runtime.flow_run.id), playbook=name, site=found)
             timeline.begin(run)
             try:

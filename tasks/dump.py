@@ -118,9 +118,10 @@ def space(site: Site) -> Space:
         inventory.refuse_inexact(connection)
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
         assert row is not None
-    last = next((b.manifest.archive.bytes for b in backups.every(site) if b.manifest), row[0] // 4)
+    guess = row[0] // 4  # of the archive; the database may have grown since the last backup
+    last = next((b.manifest.archive.bytes for b in backups.every(site) if b.manifest), guess)
     total, free = host.space_at(ssh.run(site.host, host.disk_space()).stdout, copies.folder(site))
-    needed = int(last * 1.5) + int(total * SPARE)
+    needed = int(max(last, guess) * 1.5) + int(total * SPARE)
     return Space(
         database_bytes=row[0], free=free, expected=last, compression=compression(site),
         copy_kept=store.copies > 0 and free > needed, straight=_straight(site, server),

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.states import Completed, Crashed, Running
+from prefect.states import Completed, Crashed, Failed, Running
 
 from blocks.site import Site
 from deployments import dead_jobs, heartbeats
@@ -67,6 +67,31 @@ def test_a_run_that_is_retried_at_once_or_ended_well_is_no_news(
     look(client)
     monkeypatch.setattr(dead_jobs, "GRACE", timedelta(0))
     client.set_flow_run_state(run, Completed(), force=True)
+    look(client)
+    assert mail.messages == []
+
+
+@pytest.mark.parametrize(("name", "alarms"), [("Failed", 1), ("Bad input", 0)])
+def test_a_job_that_failed_before_it_had_begun_is_told_once(
+    client: SyncPrefectClient, run: UUID, mail: MailServer, name: str, alarms: int
+) -> None:
+    client.set_flow_run_state(run, Failed(name=name, message="The server was away."), force=True)
+    time.sleep(0.01)
+    look(client)
+    assert told(client, run) == alarms
+    look(client)
+    assert [message["Subject"] for message in mail.messages] == ["ALARM - daily-backup on waiting: Failed"] * alarms
+
+
+def test_a_job_that_told_of_its_failure_itself_is_told_no_more(
+    client: SyncPrefectClient, run: UUID, site: Site, mail: MailServer
+) -> None:
+    timeline.begin(timeline.Run(id=run, playbook="daily-backup", site=site))
+    timeline.record("closed", "failed", outcome="the disk is full", ok=False)
+    timeline.end()
+    assert told(client, run) == 1
+    client.set_flow_run_state(run, Failed(), force=True)
+    time.sleep(0.01)
     look(client)
     assert mail.messages == []
 
