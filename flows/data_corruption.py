@@ -14,7 +14,7 @@
 Whatever fails before the swap leaves the live database as it was, and the web service is started again.
 """
 
-from blocks.errors import ConfigError, Refused
+from blocks.errors import CommandFailed, ConfigError, Refused
 from blocks.site import Site
 from flows.backup_steps import back_up
 from flows.choice import Chosen, Wanted, check, choose, last_proven
@@ -107,4 +107,6 @@ def write_letters(incident: Incident, cost: Loss) -> str:
         carry_out(incident, loss.write_to_tenants, cost)
     except Refused as error:
         return f"no letters: {error.what}"
+    except CommandFailed as error:
+        return error.what
     return "the tenants were written to"

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from blocks.errors import CommandFailed
 from blocks.site import Site
 from tasks import notify, report, timeline
 from tasks.command import Plan
@@ -138,7 +139,10 @@ def letters(site: Site, loss: Loss) -> list[tuple[Share, str]]:
 
 
 def _write(_: Plan, site: Site, loss: Loss) -> str:
-    """Whoever the timeline says was written to by this run, before it was killed, is not written to again."""
+    """Whoever the timeline says was written to by this run, before it was killed, is not written to again.
+
+    Raises CommandFailed, naming them, if somebody could not be written to.
+    """
     run, failed = timeline.current(), []
     entries = timeline.whole(run) if run is not None else []
     written = {entry.what for entry in entries if entry.ok and entry.detail.get("template") == LETTER}
@@ -148,7 +152,9 @@ def _write(_: Plan, site: Site, loss: Loss) -> str:
             notify.note(share.name, share.email, "Your data", problem=problem, body=text, template=LETTER)
             failed += [share.name] if problem else []
     sent = len(letters(site, loss)) - len(failed)
-    return f"{sent} letters sent" + (f"; NOT to {', '.join(failed)}" if failed else "")
+    if failed:
+        raise CommandFailed(f"{sent} letters sent; NOT to {', '.join(failed)}.", "See the mailbox of the site file.")
+    return f"{sent} letters sent"
 
 
 @act("Write to the affected tenants", gate="notify", do=_write)

@@ -174,9 +174,7 @@ def test_without_backups_the_web_service_is_not_stopped(site: Site, tmp_path: Pa
     assert STOP not in record(tmp_path)
 
 
-def test_a_stop_that_fails_is_followed_by_a_start(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_that_fails_is_followed_by_a_start(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_host: object, command: Command) -> None:
         calls.append(command.argv[-2])
         if command.argv[-2] == "stop":

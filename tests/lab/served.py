@@ -61,7 +61,7 @@ class Guardia:
         return str(self.post(f"/deployments/{deployment}/create_flow_run", body)["id"])
 
     def retry(self, run: str, *, frees: str = "") -> None:
-        """Retry a run that has ended as the UI does; `frees` a limit that a killed process would hold until it lapses."""
+        """Retry a run that has ended as the UI does; `frees` is a limit that a killed process still holds."""
         if frees:
             self.post("/v2/concurrency_limits/decrement", {"names": [frees], "slots": 1})
         body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}

@@ -118,7 +118,8 @@ def test_a_corrupted_cluster_is_replaced_by_the_newest_proven_backup_and_kept(
     guardia.retry(run, frees=acting_limit(SITE))
     healed(vps, guardia, run, RESTART, REBUILD)
     assert sum(entry["kind"] == "asked" for entry in guardia.timeline(run)) == 1
-    assert vps.shell(f"ls -d {database.DATA}.guardia-new 2>/dev/null; docker ps -aq --filter label={new_cluster.LABEL}") == ""
+    left = f"ls -d {database.DATA}.guardia-new 2>/dev/null; docker ps -aq --filter label={new_cluster.LABEL}"
+    assert vps.shell(left) == ""
     assert database.sql(vps, ROWS) == rows
     assert vps.shell(f"stat -c %i {kept}") == inode, "the old folder is not what was kept"
     assert database.sql(

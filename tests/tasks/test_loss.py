@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import get_client
 
+from blocks.errors import CommandFailed
 from tasks import loss, notify, timeline
 from tasks.command import Plan
 from tasks.damage import Damage
@@ -162,6 +163,14 @@ def test_a_run_that_was_killed_among_its_letters_writes_to_nobody_twice() -> Non
         finally:
             timeline.end()
     assert [message["To"] for message in post.messages] == ["owner@rauch.test"]
+
+
+def test_letters_that_could_not_be_sent_are_a_failure_that_names_their_tenants() -> None:
+    with MailServer() as post:
+        site = sample.site(mailbox=post.settings)
+    cost = loss.of(DAMAGE, "whole restore", "2026-11-24T030000Z", [*OWNERS[:1], ("7", "Rauch", "owner@rauch.test")], "")
+    with pytest.raises(CommandFailed, match=r"^0 letters sent; NOT to Azul, Rauch\."):
+        loss._write(PLAN, site, cost)
 
 
 def stored(run_id: UUID) -> None:
