@@ -105,7 +105,6 @@ class OwnScripts(BaseModel):
     """The backup scripts that the site had before Guardia, whose files can still be verified and restored."""
 
     folder: Folder = Field(default="/var/backups/ferreteria/daily", description="Folder of the .sql.gz files.")
-    script: Folder | None = Field(default=None, description="The script, e.g. FOLDER/infra/backups/backup_db.sh.")
     log: Folder | None = Field(default=None, description="Its log, e.g. /var/log/ferreteria_backup.log.")
     cron_file: Folder | None = Field(default=None, description="Its crontab file, e.g. /etc/cron.d/ferreteria.")
     cron_line: str | None = Field(

@@ -18,7 +18,7 @@ from deployments import answers
 from flows.incident import open_claims
 from tasks import timeline
 
-_MARKS = {"opened": "●", "look": "·", "act": "▶", "asked": "?", "answered": "✎", "escalated": "!", "message": "✉",
+_MARKS = {"look": "·", "act": "▶", "asked": "?", "answered": "✎", "escalated": "!", "message": "✉",
           "note": " ", "closed": "■"}  # fmt: skip
 
 

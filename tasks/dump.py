@@ -158,7 +158,7 @@ def dump(site: Site, name: str, kind: Kind, found: Space) -> Manifest:
                 ssh.run(site.host, copies.make_folder(copies.folder(site)))
             held = inventory.hold(state.sessions[0])
             with ThreadPoolExecutor(1) as pool, progress(f"backup-{site.name}", f"Backup {name}") as report:
-                contents = pool.submit(inventory.take_parallel, state.sessions, held=held)
+                contents = pool.submit(inventory.take, *state.sessions, held=held)
                 archive = _upload(site, name, command, found, partial(_told, contents, report, found.expected))
                 taken = contents.result()
         roles = ssh.run(site.host, pg_roles(server)).stdout

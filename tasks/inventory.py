@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -67,32 +67,20 @@ def of(server: Server, database: str) -> Contents:
     Raises DatabaseUnreachable, DatabaseRefused.
     """
     with snapshot.shared(server, database) as state:
-        return take_parallel(state.sessions)
+        return take(*state.sessions)
 
 
-def take(
-    connection: Connection[Any], *, tables: Sequence[str] | None = None, held: dict[str, int | None] | None = None
-) -> Contents:
-    """What is in the database, in the caller's REPEATABLE READ transaction.
+def take(*connections: Connection[Any], held: dict[str, int | None] | None = None) -> Contents:
+    """What is in the database, in the caller's REPEATABLE READ transactions, which all see the same snapshot.
 
-    `tables` are the quoted names of the only ones to count and hash, `held` is what `hold` returned, if it was called.
+    The tables are shared out among the connections, biggest first. `held` is what `hold` returned, if it was called.
     """
-    return take_parallel([connection], tables=tables, held=held)
-
-
-def take_parallel(
-    connections: list[Connection[Any]],
-    *,
-    tables: Sequence[str] | None = None,
-    held: dict[str, int | None] | None = None,
-) -> Contents:
-    """As `take`, with the tables shared out, biggest first. The first connection's snapshot is the others' too."""
     first = connections[0]
     held = hold(first) if held is None else held
     objects = _objects(first)  # at once: definitions come out of caches, and a function may be replaced at any time
     for connection in connections:
         pin(connection)
-    todo = deque(row for row in first.execute(catalog.TABLES) if tables is None or row[2] in tables)
+    todo = deque(first.execute(catalog.TABLES))
     with ThreadPoolExecutor(len(connections)) as pool:
         parts = list(pool.map(lambda connection: _some(connection, todo), connections))
     locale = cluster.locale(first, first.info.dbname)._asdict()

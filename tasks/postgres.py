@@ -160,27 +160,24 @@ def live(site: Site) -> Iterator[tuple[Server, psycopg.Connection[tuple[Any, ...
 
 @contextmanager
 def connect(
-    server: Server, database: str, *, application: str = "guardia", read_only: bool = False
+    server: Server, database: str, *, application: str = "guardia"
 ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """One session, in which each statement is its own transaction unless one is begun.
 
     Raises DatabaseUnreachable, DatabaseRefused, NoSpace, also for what fails in the block; HostError.
     """
-    with connections(server, database, 1, application=application, read_only=read_only) as (connection,):
+    with connections(server, database, 1, application=application) as (connection,):
         yield connection
 
 
 @contextmanager
 def connections(
-    server: Server, database: str, count: int, *, application: str = "guardia", read_only: bool = False
+    server: Server, database: str, count: int, *, application: str = "guardia"
 ) -> Iterator[list[psycopg.Connection[tuple[Any, ...]]]]:
     """Several sessions through one tunnel, for work side by side; otherwise as `connect`."""
     where = f"{database} in {server.name}"
     with _tunnel(server) as folder, _blaming_ssh(server.host, where), errors(where), ExitStack() as open_:
-        yield [
-            open_.enter_context(_session(server, database, folder, application=application, read_only=read_only))
-            for _ in range(count)
-        ]
+        yield [open_.enter_context(_session(server, database, folder, application=application)) for _ in range(count)]
 
 
 @contextmanager
@@ -216,12 +213,11 @@ def _blaming_ssh(host: Host, where: str) -> Iterator[None]:
 
 @contextmanager
 def _session(
-    server: Server, database: str, folder: Path, *, application: str, read_only: bool
+    server: Server, database: str, folder: Path, *, application: str
 ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """One session, closed at the end without a commit: what was not committed by then is undone."""
     import psycopg
 
-    settings = SETTINGS | ({"default_transaction_read_only": "on"} if read_only else {})
     connection = psycopg.connect(
         host=str(folder),
         port=server.port,
@@ -231,7 +227,7 @@ def _session(
         application_name=application,
         client_encoding="UTF8",
         connect_timeout=max(2, int(server.host.connect_timeout)),
-        options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
+        options=" ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
         sslmode="disable",  # SSH encrypts, and a Unix socket has no TLS
         autocommit=True,
     )

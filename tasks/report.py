@@ -34,7 +34,7 @@ _CHECKLIST = (
     "Monitoring/alerts improved",
 )
 _VERBS = {
-    "opened": "opened: ", "look": "", "act": "**did** ", "asked": "**asked** ", "answered": "**answered** ",
+    "look": "", "act": "**did** ", "asked": "**asked** ", "answered": "**answered** ",
     "escalated": "escalated: ", "message": "told ", "note": "", "closed": "closed: ",
 }  # fmt: skip
 

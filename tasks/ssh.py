@@ -178,10 +178,6 @@ def _started(host: Host, command: Runnable) -> Iterator[_Running]:
         running.close()
 
 
-def _exec(host: Host, command: Runnable) -> Output:
-    return _fed(host, command, ())[0]
-
-
 def _fed(host: Host, command: Runnable, chunks: Iterable[bytes]) -> tuple[Output, bool]:
     """Run to the end; also whether the command took all that it was sent."""
     with _started(host, command) as running:

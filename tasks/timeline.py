@@ -23,7 +23,7 @@ from tasks.masking import mask
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-Kind = Literal["opened", "look", "act", "command", "asked", "answered", "escalated", "message", "note", "closed"]
+Kind = Literal["look", "act", "command", "asked", "answered", "escalated", "message", "note", "closed"]
 log = logging.getLogger("guardia")
 
 

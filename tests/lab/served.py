@@ -210,7 +210,6 @@ def _sections(folder: Path, store: "Store | None") -> dict[str, dict[str, str]]:
             "secret_access_key": '{ env = "GUARDIA_S3_SECRET" }',
         },
         "own_scripts": {
-            "script": '"/root/ferreteria/infra/backups/backup_db.sh"',
             "log": '"/var/log/ferreteria_backup.log"',
             "cron_file": '"/etc/cron.d/ferreteria"',
             "cron_line": json.dumps(next(line for line in cron if "backup_db.sh" in line)),

@@ -29,7 +29,7 @@ def site(vps: PracticeVps) -> Iterator[Site]:
 
 
 def sales(site: Site) -> int:
-    with postgres.connect(postgres.production(site), SHOP, read_only=True) as connection:
+    with postgres.connect(postgres.production(site), SHOP) as connection:
         row = connection.execute("SELECT count(*) FROM public.sale").fetchone()
         assert row
         return int(row[0])

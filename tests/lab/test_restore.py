@@ -187,7 +187,7 @@ def test_a_swap_and_its_undoing_under_selling_clients_lose_no_sale(
     restore.restore(server, site, backup, names.new)
     with snapshot.shared(server, names.new) as state:
         assert backup.manifest is not None
-        assert manifest.differences(backup.manifest.contents, inventory.take_parallel(state.sessions)) == []
+        assert manifest.differences(backup.manifest.contents, inventory.take(*state.sessions)) == []
     with selling(vps, clients, "swap") as sales:
         before = len(sales.sold)
         closed = swap.swap(server, names)

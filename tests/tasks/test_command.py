@@ -64,7 +64,7 @@ def test_the_program_gets_exactly_the_arguments_and_nothing_else_runs(
 
 
 def test_the_canary_sings_when_a_shell_gets_it(vps: SshServer, host: Host) -> None:
-    ssh._exec(host, Command(("/bin/sh", "-c", hostile.NASTY[0])))
+    ssh._fed(host, Command(("/bin/sh", "-c", hostile.NASTY[0])), ())
     canary = vps.work / hostile.CANARY
     assert canary.exists()
     canary.unlink()

@@ -196,16 +196,10 @@ def test_two_connections_in_one_snapshot_find_what_one_does(postgres: PostgresSe
         second.execute(f"SET TRANSACTION SNAPSHOT '{name}'")
         with postgres.connect("exotic") as other:
             other.execute("INSERT INTO no_key VALUES (99)")
-        both = inventory.take_parallel([first, second])
+        both = inventory.take(first, second)
     with postgres.connect("exotic") as other:
         other.execute("DELETE FROM no_key WHERE a = 99")
     assert both == exotic
-
-
-def test_chosen_tables_alone_are_counted(postgres: PostgresServer, exotic: Contents) -> None:
-    with snapshot(postgres, "restored") as connection:
-        found = inventory.take(connection, tables=["public.sale", '"🔧"."."'])
-    assert found.tables == {name: exotic.tables[name] for name in ("public.sale", '"🔧"."."')}
 
 
 def test_a_held_table_can_be_written_to_but_not_emptied(postgres: PostgresServer) -> None:

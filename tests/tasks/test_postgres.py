@@ -147,15 +147,6 @@ def test_values_are_written_alike_whatever_the_database_and_the_role_say(
     assert settings["idle_in_transaction_session_timeout"] == settings["lock_timeout"] == ("0",)
 
 
-def test_a_session_that_only_reads_cannot_write(server: Server, postgres: PostgresServer) -> None:
-    postgres.create("kept", "CREATE TABLE t (n int)")
-    with (
-        pytest.raises(DatabaseRefused, match="read-only transaction"),
-        connect(server, "kept", read_only=True) as connection,
-    ):
-        connection.execute("INSERT INTO public.t VALUES (1)")
-
-
 def test_sessions_side_by_side_share_a_tunnel_and_a_snapshot(
     server: Server, postgres: PostgresServer, ssh_server: SshServer
 ) -> None:

@@ -34,7 +34,7 @@ def shell(script: str, timeout: int = 20) -> Command:
 
 
 def test_a_command_comes_back_with_its_streams_and_status(host: Host) -> None:
-    output = ssh._exec(host, shell("printf 'á\\n'; echo no >&2; exit 3"))
+    output, _ = ssh._fed(host, shell("printf 'á\\n'; echo no >&2; exit 3"), ())
     assert (output.exit_code, output.stdout, output.stderr) == (3, "á\n", "no\n")
 
 
