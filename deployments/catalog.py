@@ -23,9 +23,9 @@ from flows.database_lost import database_lost
 from flows.site_down import site_down
 from flows.undo_restore import undo_restore
 from flows.verify_backup import verify_backup
+from tasks.schedule import NAME
 
 log = logging.getLogger("guardia.catalog")
-NAME = "guardia"  # every deployment is FLOW/guardia
 PLAYBOOKS: dict[str, Flow[..., Any]] = {
     "site-down": site_down,
     "data-corruption": data_corruption,

@@ -18,9 +18,9 @@ from prefect.client.schemas.objects import FlowRun, State
 
 from blocks import site_file
 from deployments import heartbeats, rounds
-from deployments.catalog import JOBS, NAME
 from flows.job import BAD_INPUT, Ended, alarm
 from tasks import timeline
+from tasks.schedule import JOBS, NAME
 
 EVERY = 10.0  # seconds between two rounds
 GRACE = timedelta(seconds=20)  # for somebody who retries the run at once

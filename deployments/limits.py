@@ -5,9 +5,8 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.job import job_limit
+from tasks.schedule import JOBS
 from tasks.steps import acting_limit
-
-JOBS = ("daily-backup", "verify-backup")
 
 
 def ensure(sites: list[str]) -> None:

@@ -105,7 +105,7 @@ def _proven_copies(site: Site) -> list[str]:
     if site.backups is None:
         return []
     try:
-        proven = {b.name for b in backups.every(site) if b.proof is not None and b.proof.verdict == "proven"}
+        proven = {backup.name for backup in backups.every(site) if backup.proven}
     except GuardiaError:
         return []
     files = _said(site, copies.list_files(copies.folder(site))).split()
