@@ -22,8 +22,14 @@ from tests.lab.writers import selling
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 
+# The seed has none, and whoever loses sales loses these too.
+RECEIPTS = """INSERT INTO receipt_mail (tenant_id, sale_id, recipient)
+    SELECT tenant_id, id, format('customer-%s@tandil.test', id) FROM sale WHERE tenant_id IN (3, 4) AND id % 10 = 0"""
+
+
 @pytest.fixture(scope="module")
 def guardia(machine: PracticeVps, s3_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guardia]:
+    sql(machine, RECEIPTS)
     with served(machine, tmp_path_factory.mktemp("damage"), store=s3_store) as running:
         assert running.wait(running.start("daily-backup"))["name"] == "Backed up"
         assert running.wait(running.start("verify-backup"))["name"] == "Proven"
@@ -53,14 +59,25 @@ def ended(guardia: Guardia, run: str, name: str) -> None:
     assert state["name"] == name, f"{state['name']}: {state['message']}"
 
 
-NEWEST, COUNT = "SELECT max(id) FROM {}", "SELECT count(*) FROM ({}) violating"
-OF_SALES = ("sale", "sale_line", "sale_payment", "stock_move", "finance_ledger")
+NEWEST, COUNT = "SELECT coalesce(max(id), 0) FROM {}", "SELECT count(*) FROM ({}) violating"
+OF_SALES = ("sale", "sale_line", "sale_payment", "stock_move", "finance_ledger", "receipt_mail")
 
 
 def seeded(vps: PracticeVps, newest: dict[str, str]) -> dict[str, str]:
     """Every row that was there before anybody sold, as a checksum a table."""
     query = "SELECT count(*), md5(string_agg(t::text, '|' ORDER BY id)) FROM {} t WHERE id <= {}"
     return {table: sql(vps, query.format(table, newest[table])) for table in OF_SALES}
+
+
+def written_since(vps: PracticeVps, newest: dict[str, str]) -> set[str]:
+    """Every row that whoever sold wrote since then, whole, with its table's name before it."""
+    query = "SELECT '{0} ' || t::text FROM {0} t WHERE id > {1}"
+    return set(sql(vps, " UNION ALL ".join(query.format(table, newest[table]) for table in OF_SALES)).splitlines())
+
+
+def violated(vps: PracticeVps) -> list[str]:
+    """The invariants that do not hold."""
+    return [name for name, query in invariants().items() if sql(vps, COUNT.format(query)) != "0"]
 
 
 def letters(vps: PracticeVps) -> list[str]:
@@ -73,7 +90,7 @@ def test_deleted_sales_are_rescued_row_by_row_while_others_sell(vps: PracticeVps
     newest, written = {table: sql(vps, NEWEST.format(table)) for table in OF_SALES}, letters(vps)
     before = seeded(vps, newest)
     faults.inject(vps, "tenant-sales-deleted")
-    assert seeded(vps, newest) != before
+    assert [table for table, rows in seeded(vps, newest).items() if rows == before[table]] == []
     with selling(vps, 100, "rescue", pause=0.5) as sales:
         run = guardia.start("data-corruption", reason="a tenant reports missing sales")
         asked = next_question(guardia, run)
@@ -81,17 +98,48 @@ def test_deleted_sales_are_rescued_row_by_row_while_others_sell(vps: PracticeVps
         answer(guardia, run, "--choose", "rescue")
         asked = next_question(guardia, run)
         assert "Put rows back" in asked["what"], asked
+        newer = written_since(vps, newest)
         answer(guardia, run)
         asked = next_question(guardia, run)
         assert "Write to" in asked["what"], asked
         answer(guardia, run)
         ended(guardia, run, "Resolved")
     assert seeded(vps, newest) == before
+    assert len(newer) > 600 and newer - written_since(vps, newest) == set()
     assert len(sales.sold) > 100 and sales.lost(vps, "ferreteria_db") == []
-    assert [name for name, query in invariants().items() if sql(vps, COUNT.format(query)) != "0"] == []
+    assert violated(vps) == []
     wait_healthy(vps)
     new = letters(vps)[len(written) :]
     assert len(new) == 1 and new[0].startswith("owner@")
+
+
+def test_prices_that_an_update_overwrote_are_set_back_row_by_row_and_what_was_sold_since_stays(
+    vps: PracticeVps, guardia: Guardia
+) -> None:
+    every = "SELECT t::text FROM product t ORDER BY id"
+    newest, before = {table: sql(vps, NEWEST.format(table)) for table in OF_SALES}, sql(vps, every).splitlines()
+    faults.inject(vps, "column-overwritten")
+    spoilt = sql(vps, every).splitlines()
+    assert len(spoilt) == len(before) and [row for row in spoilt if row in before] == []
+    with selling(vps, 8, "spoilt", pause=0.2) as sales:
+        run = guardia.start(
+            "data-corruption", how="rescue with changed rows", only="product", reason="all prices are the same"
+        )
+        asked = next_question(guardia, run)
+        assert "Put rows back" in asked["what"] and "UPDATE public.product" in asked["text"], asked
+        newer = written_since(vps, newest)
+        answer(guardia, run)
+        asked = next_question(guardia, run)
+        assert "Set back to what the backup" in asked["text"] and "- product: 60 rows" in asked["text"], asked
+        answer(guardia, run, "--refuse")
+        ended(guardia, run, "Resolved")
+    assert sql(vps, every).splitlines() == before
+    assert len(newer) > 100 and newer - written_since(vps, newest) == set()
+    assert sales.lost(vps, "ferreteria_db") == [] and violated(vps) == []
+    record = guardia.records()[-1].read_text()
+    assert "0 rows back, 1,200 rows set back, 0 rows lost; 20 tenants are affected" in record
+    assert re.search(r"goes back by `guardia restore \S+-safety --site tandil`", record)
+    wait_healthy(vps)
 
 
 def again(guardia: Guardia, run: str) -> None:
@@ -220,12 +268,16 @@ def test_a_table_that_cannot_be_read_is_restored_without_the_safety_backup_that_
 
 def test_a_whole_restore_keeps_the_database_it_replaces_and_can_be_undone(vps: PracticeVps, guardia: Guardia) -> None:
     rows = sql(vps, "SELECT count(*) FROM sale_payment")
+    assert guardia.wait(guardia.start("daily-backup"))["name"] == "Backed up"
+    name = re.findall(r"(\d{4}-\d\d-\d\dT\d{6}Z) ", guardia.command("backups").stdout)[0]  # the newest, not a -safety
     faults.inject(vps, "table-dropped")
     run = guardia.start("data-corruption", reason="the table is gone")
-    next_question(guardia, run)
-    answer(guardia, run, "--choose", "whole restore")
+    assert f"backup {name}: NOT proven" in next_question(guardia, run)["text"]
+    answer(guardia, run, "--choose", "whole restore", "--backup", name)
     asked = next_question(guardia, run)
     assert "in the place of" in asked["what"], asked
+    (new,) = sql(vps, "SELECT datname FROM pg_database WHERE datname ~ '_new_'").splitlines()
+    assert new.endswith(name.lower().replace("-", "")), "what it was compared with first is gone"
     answer(guardia, run)
     while guardia.wait_for_gate(run)["type"] == "PAUSED":
         answer(guardia, run, "--refuse")
