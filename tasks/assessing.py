@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from blocks.errors import ConfigError
 from blocks.site import Site
-from tasks import backups, damage, invariants, loss, own_dumps, postgres, restoring, timeline
+from tasks import backups, damage, differences, invariants, loss, own_dumps, postgres, restoring, timeline
 from tasks.backup import Backups
 from tasks.damage import Damage
+from tasks.differences import Unreadable
 from tasks.loss import How, Loss
 from tasks.own_dumps import OwnFile
 from tasks.progress import progress
@@ -129,10 +130,12 @@ def lost(site: Site, name: str, how: How, found: Damage | Rescue, safety: str) -
     `safety` is the name of the safety backup, empty if none could be made.
     """
     with postgres.live(site) as (server, live, database):
-        owners = damage.owners(live, database.tenants, list(found.tenants))
-        if how == "whole restore" and found.tenants:  # a tenant that is lost is in the backup alone
+        owners = []
+        if isinstance(found, Damage) and found.tables:  # a tenant that is lost is in the backup alone
             with postgres.connect(server, restoring.beside(site, name)) as restored:
-                owners = [*damage.owners(restored, database.tenants, list(found.tenants)), *owners]
+                found = damage.brought_back(found, restored, database.tenants)
+                owners = damage.owners(restored, database.tenants, list(found.tenants))
+        owners += damage.owners(live, database.tenants, list(found.tenants))
     kept = restoring.names(site, name).kept if how == "whole restore" else ""
     return loss.of(found, how, name, owners, loss.way_back(site, kept, safety))
 
@@ -145,6 +148,9 @@ def check(site: Site) -> Checked:
     """
     with postgres.live(site) as (_, connection, database):
         try:
-            return Checked(violations=invariants.violations(connection, database.invariants))
+            with differences.reading():
+                return Checked(violations=invariants.violations(connection, database.invariants))
         except ConfigError as error:
             return Checked(problem=error.what)
+        except Unreadable as error:  # what an undone restore put back may be broken still
+            return Checked(problem=f"the data cannot be read: {error}")

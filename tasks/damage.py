@@ -119,6 +119,33 @@ def compare(
     )  # fmt: skip
 
 
+def brought_back(found: Damage, beside: Connection[Any], tenants: Tenants | None) -> Damage:
+    """The same with all rows missing that the backup has of the tables that live cannot read.
+
+    That is what a whole restore brings back of them, whatever live may have held; whose they are, the backup knows.
+    """
+    there = tables.schema(beside)
+    whole = [
+        t.model_copy(update=_all_missing(Side(beside, there, tenants), t.table))
+        if t.unreadable and t.table in there.tables else t
+        for t in found.tables
+    ]  # fmt: skip
+    unnamed = sorted({i for t in whole for i in t.by_tenant if i} - set(found.tenants))
+    named = dict.fromkeys(unnamed, "") | {i: name for i, name, _ in owners(beside, tenants, unnamed)}
+    names = {i: name or f"tenant {i}" for i, name in named.items()}
+    return found.model_copy(update={"tables": tuple(whole), "tenants": found.tenants | names})
+
+
+def _all_missing(beside: Side, title: str) -> dict[str, Any]:
+    """What a table's damage says if none of the backup's rows are left."""
+    from psycopg.sql import SQL
+
+    source, tenant = tables.owned(beside.schema, beside.schema.tables[title], beside.tenants)
+    query = SQL("SELECT coalesce({}, ''), count(*) FROM {} GROUP BY 1 ORDER BY 1").format(tenant, source)
+    by_tenant = {key: (rows, 0, 0) for key, rows in beside.connection.execute(query)}
+    return {"missing": sum(rows for rows, _, _ in by_tenant.values()), "by_tenant": by_tenant}
+
+
 def forget(beside: Connection[Any]) -> None:
     """Drop what a comparison left in the restored database, so that it can take the live one's place."""
     beside.execute("DROP SCHEMA IF EXISTS guardia CASCADE")

@@ -79,7 +79,7 @@ class Loss(BaseModel):
 
     @property
     def _not_counted(self) -> list[str]:
-        return [f"{words}: what of it comes back or is lost cannot be counted" for words in self.uncounted.values()]
+        return [f"{words}: what of it is lost cannot be counted" for words in self.uncounted.values()]
 
 
 def of(found: Damage | Rescue, how: How, backup: str, owners: Iterable[tuple[str, str, str]], kept: str) -> Loss:

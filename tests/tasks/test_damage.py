@@ -227,6 +227,32 @@ def test_a_table_that_cannot_be_read_is_told_and_the_others_are_compared(seeded:
     assert re.search(r"^public.sale +unknown  unknown  unknown$", found.text, re.M) and said in found.text
 
 
+def test_a_table_whose_file_is_gone_is_told_too(seeded: PostgresServer) -> None:
+    with garbled(seeded) as (live, beside):
+        ((path,),) = shop.rows(live, "SELECT pg_relation_filepath('sale')")
+        (seeded.data / path).unlink()
+        (table,) = damage.compare(live, beside, Tenants()).tables
+    assert table.table == "public.sale" and table.unreadable.startswith('could not open file "base/')
+
+
+def test_what_a_whole_restore_brings_back_of_a_table_that_cannot_be_read_is_all_that_the_backup_has(
+    seeded: PostgresServer,
+) -> None:
+    with garbled(seeded, "sale", "category") as (live, beside):
+        live.execute("DELETE FROM tenant_setting WHERE tenant_id = 7")
+        found = damage.compare(live, beside, Tenants())
+        assert list(found.tenants) == ["7"]
+        whole = damage.brought_back(found, beside, Tenants())
+        tables = {table.table: table for table in whole.tables}
+        alone = damage.brought_back(found, beside, None)
+        ((of_the_third,),) = shop.rows(beside, "SELECT count(*) FROM sale WHERE tenant_id = 3")
+    assert whole.unreadable == found.unreadable
+    assert tables["public.sale"].missing == 2000 and tables["public.sale"].by_tenant["3"] == (of_the_third, 0, 0)
+    assert tables["public.tenant_setting"] in found.tables
+    assert [table.by_tenant for table in alone.tables if table.table == "public.sale"] == [{"": (2000, 0, 0)}]
+    assert len(whole.tenants) == 20 and whole.tenants["3"] == "Ferretería Olavarria"
+
+
 def test_the_backup_names_the_tenants_whose_table_cannot_be_read(seeded: PostgresServer) -> None:
     with garbled(seeded, "tenant") as (live, beside):
         live.execute("SET session_replication_role = replica")

@@ -66,7 +66,7 @@ def broken() -> Loss:
 
 
 def test_what_a_table_held_that_cannot_be_read_is_not_said_to_be_nothing() -> None:
-    cost, words = broken(), "public.move cannot be read (invalid page in block 0): what of it comes back or is lost"
+    cost, words = broken(), "public.move cannot be read (invalid page in block 0): what of it is lost"
     assert cost.shares == of("whole restore").shares
     assert cost.summary == f"{of('whole restore').summary}; {words} cannot be counted"
     assert cost.text.splitlines()[-2:] == [f"{words} cannot be counted", "Kept in d_old."]

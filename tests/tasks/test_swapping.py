@@ -31,4 +31,4 @@ def test_without_a_safety_backup_the_plan_says_so_first_and_why() -> None:
     fact = f"NO safety backup: public.move cannot be read (invalid page); the live database is kept as {kept}"
     plan = swapping.swap_in.plan(SITE, NAME, cost, "")
     assert plan.facts[0] == fact
-    assert "public.move cannot be read (invalid page): what of it comes back or is lost cannot be counted" in plan.cost
+    assert "public.move cannot be read (invalid page): what of it is lost cannot be counted" in plan.cost
