@@ -18,13 +18,13 @@ from tasks import drill, ssh, timeline
 from tasks.command import Command, Pipeline
 from tasks.docker import QUICK
 from tasks.postgres import Server
-from tasks.volume import PGDATA, Folder
+from tasks.volume import PGDATA, PGDATA_OF, Folder
 
 LABEL = "guardia.rebuild"
 SHUTDOWN = 120  # seconds that the server may take to write everything down
 _FORMAT = (
     '{"image": {{json .Image}}, "command": {{json .Config.Cmd}}, "user": {{json .Config.User}}, "pgdata": '
-    '"{{range .Config.Env}}{{with split . "="}}{{if eq (index . 0) "PGDATA"}}{{index . 1}}{{end}}{{end}}{{end}}"}'
+    f'"{PGDATA_OF}"}}'
 )
 
 # --- commands -------------------------------------------------------------------------------------------------

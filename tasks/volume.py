@@ -21,10 +21,10 @@ from tasks.steps import act, look
 
 ENOUGH = 2  # looks in a row that find the database well, a second apart
 SHOWN = 10  # files that a plan names
-_FORMAT = (  # what is asked of a container: no more of its environment than the one word that is wanted
-    '{"mounts": {{json .Mounts}}, "user": {{json .Config.User}}, "pgdata": '
-    '"{{range .Config.Env}}{{with split . "="}}{{if eq (index . 0) "PGDATA"}}{{index . 1}}{{end}}{{end}}{{end}}"}'
+PGDATA_OF = (  # what is asked of a container: no more of its environment than the one word that is wanted
+    '{{range .Config.Env}}{{with split . "="}}{{if eq (index . 0) "PGDATA"}}{{index . 1}}{{end}}{{end}}{{end}}'
 )
+_FORMAT = f'{{"mounts": {{{{json .Mounts}}}}, "user": {{{{json .Config.User}}}}, "pgdata": "{PGDATA_OF}"}}'
 PGDATA = "/var/lib/postgresql/data"  # of the official image, unless its environment says otherwise
 
 # --- commands -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from rich.console import Console
 from blocks.host import Host
 from blocks.site import Site
 from deployments import command_list
-from tasks import drill, ssh, volume
+from tasks import drill, new_cluster, ssh, volume
 from tests import hostile, sample
 from tests.ssh_server import SshServer
 
@@ -43,8 +43,9 @@ CATALOGUE = """\
   find /DATA/pg_replslot -mindepth 1 -maxdepth 1 -type d -printf '%f\\n'
   findmnt --noheadings --output SOURCE --target /DATA
   tune2fs -l DEVICE
-  stat --format %d /DATA /var/backups
   test -e /ASIDE/DATA
+  stat --format %d /DATA /
+  stat --format %d /DATA /var/backups
   docker version --format '{{.Server.Version}}'
 * COMPOSE restart
 * systemctl reboot
@@ -60,16 +61,28 @@ CATALOGUE = """\
 * tune2fs -r 1 DEVICE
 """
 WITH_DATA = """\
+  docker inspect --type container --format 'LIKE' CONTAINER
+  docker container ls --all --quiet --filter label=guardia.rebuild=tandil
   tail --lines=100 /var/log/backup.log
   cat /etc/cron.d/shop
   find /var/backups/ferreteria/daily -maxdepth 1 -type f -name '*.sql.gz' -printf '%s %T@ %f\\0'
   cat /var/backups/ferreteria/daily/FILE
 * COMPOSE stop web
 * COMPOSE up --detach --no-build --no-recreate web
-* COMPOSE stop web db
+* install -d -m 700 -o 999 -g 999 /DATA.guardia-new
+  docker inspect --type container --format '{{range .Config.Env}}{{println .}}{{end}}' CONTAINER
+* docker run --detach --name REBUILD --label guardia.rebuild=tandil --volumes-from CONTAINER \
+--volume /DATA.guardia-new:/DATA --shm-size 256m --no-healthcheck --env-file /dev/stdin IMAGE
+* docker exec --interactive REBUILD dd of=/tmp/guardia-shop.dump bs=1M status=none
+* docker exec REBUILD timeout 21600 pg_restore --exit-on-error --jobs=2 --section=pre-data --section=data INTO_NEW
+* docker exec REBUILD timeout 21600 pg_restore --exit-on-error --jobs=2 --section=post-data INTO_NEW
+* docker exec REBUILD rm -f /tmp/guardia-shop.dump
+* docker stop --time 120 REBUILD
+* docker container rm --force REBUILD
 * install -d -m 700 /ASIDE
+* COMPOSE stop web db
 * mv --no-target-directory /DATA /ASIDE/DATA
-* install -d -m 700 -o 999 -g 999 /DATA
+* mv --no-target-directory /DATA.guardia-new /DATA
 * tee --append /etc/cron.d/shop
   docker inspect --type container --format 'WHERE' CONTAINER
   zstd --version
@@ -92,6 +105,7 @@ WITH_DATA = """\
 * docker exec CONTAINER timeout 21600 pg_restore --exit-on-error --jobs=2 --section=pre-data --section=data PGRESTORE
 * docker exec CONTAINER timeout 21600 pg_restore --exit-on-error --jobs=2 --section=post-data PGRESTORE
 * docker exec CONTAINER rm -f /tmp/guardia-DATABASE.dump
+* rm --recursive --force /DATA.guardia-new
 * docker exec --interactive CONTAINER timeout 21600 psql PSQL
   docker inspect --type container --format '{{.Image}}' CONTAINER
   docker image inspect --format '{{.Id}}' IMAGE
@@ -123,6 +137,10 @@ SHORT = {
     "TESTS": "'(' '!' -uid 999 -o '!' -type l '(' '!' -perm -u=rw -o -type d '!' -perm -u=rwx ')' "
     "-o -path /DATA -perm /g=w,o=rwx ')'",
     "'FORMAT'": f"'{volume._FORMAT}'",
+    "'LIKE'": f"'{new_cluster._FORMAT}'",
+    "REBUILD": "guardia-rebuild-tandil",
+    "INTO_NEW": "'--dbname=user=shop port=5432 dbname=shop_part application_name=guardia-restore' "
+    "/tmp/guardia-shop.dump",
 }
 
 
