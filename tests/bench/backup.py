@@ -101,10 +101,13 @@ def time_backups(vps: PracticeVps, site: Site, rounds: int, small: Done) -> bool
     plain(vps)  # once for the caches
     plains, scripts, sizes, ours = [], [], [], []
     for _ in range(rounds):
+        rest()
         plains.append(plain(vps))
+        rest()
         seconds, size = script(vps)
         scripts.append(seconds)
         sizes.append(size)
+        rest()
         done, name = own_process(back_up, site)
         ours.append(done)
         remove(vps, site, name)
@@ -119,6 +122,11 @@ def time_backups(vps: PracticeVps, site: Site, rounds: int, small: Done) -> bool
         kept("size, daily_backup / script", archive / median(sizes), SIZE),
         kept("MB above idle", more, MEMORY),
     ])  # fmt: skip
+
+
+def rest() -> None:
+    """Let what was written before reach the disk: the copy of the golden disk alone is gigabytes."""
+    os.sync()
 
 
 def kept(what: str, found: float, promised: float) -> bool:
