@@ -10,7 +10,7 @@ from prefect.client.schemas.responses import SetStateStatus
 from pydantic import BaseModel
 
 from blocks.errors import ConfigError
-from flows.incident import Claim, open_claims
+from flows.claims import Claim, open_claims
 from tasks import timeline
 
 

@@ -20,7 +20,8 @@ from blocks import site_file
 from deployments import heartbeats, rounds
 from deployments.answers import answer, pending
 from flows.approval import NOBODY, tell_question
-from flows.incident import Claim, Incident, Outcome, open_claims
+from flows.claims import Claim, open_claims
+from flows.incident import Incident, Outcome
 from tasks import timeline
 
 EVERY = 2.0  # seconds between two rounds

@@ -15,7 +15,7 @@ from rich.table import Table
 from blocks import site_file
 from blocks.errors import ConfigError
 from deployments import answers
-from flows.incident import open_claims
+from flows.claims import open_claims
 from tasks import timeline
 
 _MARKS = {"look": "·", "act": "▶", "asked": "?", "answered": "✎", "escalated": "!", "message": "✉",

@@ -162,7 +162,7 @@ def note_answers(run_id: UUID) -> None:
     answered = {entry.detail["key"] for entry in entries if entry.kind == "answered"}
     for asked in (entry for entry in entries if entry.kind == "asked"):
         key = asked.detail["key"]
-        if key not in answered and (stored := _stored(run_id, key, "response")):
+        if key not in answered and (stored := _answer_of(run_id, key)):
             who, decision, why = (stored.get(word, "") for word in ("approver", "decision", "reason"))
             astray = _astray(stored, asked.detail["hash"])
             if astray:
@@ -224,9 +224,9 @@ def _was_killed(states: list[State[Any]]) -> bool:
     return bool(ends) and max(ends, key=lambda state: state.timestamp).is_crashed()
 
 
-def _stored(run_id: UUID, key: str, part: Literal["schema", "response"]) -> dict[str, Any] | None:
-    """What Prefect keeps of a question: its form, or its answer; None if there is none."""
-    found = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")[part], flow_run_id=run_id)
+def _answer_of(run_id: UUID, key: str) -> dict[str, Any] | None:
+    """What was answered to a question, as Prefect keeps it; None if nothing was."""
+    found = read_flow_run_input(keyset_from_base_key(f"suspended-{key}")["response"], flow_run_id=run_id)
     return cast(dict[str, Any] | None, found)
 
 

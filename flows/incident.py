@@ -1,49 +1,30 @@
-"""One incident per episode: claimed atomically, told to people, and written down when it ends.
+"""An incident as people meet it: they are told when it begins, goes on and ends, and it is written down.
 
-The claim is a Prefect variable whose creation a second alert loses. Serves the guide's "Communication Templates",
-"Post-Incident" and the house rule that a second alert attaches to the open incident.
+Serves the guide's "Communication Templates" and "Post-Incident".
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any, NoReturn
-from uuid import UUID
+from typing import Any
 
-import httpx
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import VariableCreate
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.utilities.urls import url_for
 from pydantic import BaseModel
 
-from blocks.errors import ConfigError, IncidentOpen
-from blocks.on_call import Severity
+from blocks.errors import ConfigError
 from blocks.site import Site
+from flows.claims import Claim, release, run_url
 from tasks import compose, notify, report, timeline
 from tasks.http import Outside
 from tasks.report import Case, EndsAs, Status
 from tasks.steps import once
 
-CLAIM_TAG = "guardia-incident"
 WEB_IS_STOPPED = (
     "The web service {is_} STOPPED. Retry the run in the Prefect UI: it goes on where it was, and starts it. "
     "Or give it up: `guardia respond site-down` starts it."
 )
 _TOLD = "told"  # the detail of the entry that keeps what people were told when it began
-
-
-class Claim(BaseModel):
-    """Who has the open incident of a playbook on a site."""
-
-    run_id: UUID
-    playbook: str
-    section: str
-    severity: Severity
-    site: str
-    opened: datetime
 
 
 class Outcome(BaseModel):
@@ -190,65 +171,6 @@ def _announce(site: Site, case: Case) -> None:
     notify.tell(site, site.on_call.told(case.severity), subject, body, "initial")
 
 
-def claim(wanted: Claim) -> Claim:
-    """Open the incident, or find it open by this very run (which was resumed).
-
-    Raises IncidentOpen, after a note on its timeline, if another run that still lives has it.
-    """
-    with get_client(sync_client=True) as client:
-        while True:
-            holder = _create(client, wanted)
-            if holder is None:
-                return wanted
-            variable_id, found = holder
-            if found.run_id == wanted.run_id:
-                return found
-            if _lives(client, found.run_id):
-                _attach(wanted, found)
-            _drop(client, variable_id)  # of two that drop a dead claim, one creates the next
-
-
-def yield_to(wanted: Claim, playbooks: tuple[str, ...]) -> None:
-    """Raise IncidentOpen if a run that still lives has an incident of one of these playbooks open on the site."""
-    with get_client(sync_client=True) as client:
-        for found in open_claims(client):
-            if found.site == wanted.site and found.playbook in playbooks and _lives(client, found.run_id):
-                _attach(wanted, found)
-
-
-def _attach(wanted: Claim, found: Claim) -> NoReturn:
-    """Let an alert end in the incident that is open: a note on its timeline, and IncidentOpen."""
-    note = f"a second alert ({wanted.playbook}, {wanted.run_id}) attached to this incident"
-    timeline.send(found.run_id, _name(found), timeline.Entry(kind="note", what=note))
-    raise IncidentOpen(
-        f"{found.playbook} on {found.site} is open since {found.opened:%H:%M:%S} UTC in the run {found.run_id}; "
-        "this alert was attached to it.",
-        f"Follow {_url(found.run_id)}",
-    )
-
-
-def holds(wanted: Claim) -> bool:
-    """Whether this very run has its incident open already: it was resumed."""
-    with get_client(sync_client=True) as client:
-        variable = client.read_variable_by_name(claim_name(wanted.site, wanted.playbook))
-    return variable is not None and Claim.model_validate(variable.value).run_id == wanted.run_id
-
-
-def release(site: str, playbook: str, run_id: UUID) -> None:
-    """Let go of the incident, if this run has it."""
-    with get_client(sync_client=True) as client:
-        variable = client.read_variable_by_name(claim_name(site, playbook))
-        if variable is not None and Claim.model_validate(variable.value).run_id == run_id:
-            _drop(client, variable.id)
-
-
-def open_claims(client: SyncPrefectClient) -> list[Claim]:
-    """Every incident that is open now."""
-    body = {"variables": {"tags": {"all_": [CLAIM_TAG]}}}
-    rows = client._client.post("/variables/filter", json=body).raise_for_status().json()
-    return [Claim.model_validate(row["value"]) for row in rows]
-
-
 def case_of(claim: Claim, site: Site) -> Case:
     """The facts of an incident for its messages and record."""
     links = [("Sentry", str(site.sentry_url or "")), ("Repository", str(site.github_url or ""))]
@@ -260,14 +182,9 @@ def case_of(claim: Claim, site: Site) -> Case:
         site=site.name,
         url=str(site.url),
         opened=claim.opened,
-        run_url=_url(claim.run_id),
+        run_url=run_url(claim.run_id),
         links=[(name, link) for name, link in links if link],
     )
-
-
-def claim_name(site: str, playbook: str) -> str:
-    """The variable that says who has the incident."""
-    return f"guardia-incident-{site}-{playbook}"
 
 
 def artifact_key(site: str, playbook: str) -> str:
@@ -275,40 +192,5 @@ def artifact_key(site: str, playbook: str) -> str:
     return f"incident-{site}-{playbook}"
 
 
-def _create(client: SyncPrefectClient, wanted: Claim) -> tuple[UUID, Claim] | None:
-    """None if the claim is ours now, else the one that is there."""
-    name = claim_name(wanted.site, wanted.playbook)
-    while True:
-        try:
-            client.create_variable(VariableCreate(name=name, value=wanted.model_dump(mode="json"), tags=[CLAIM_TAG]))
-        except ObjectAlreadyExists:
-            variable = client.read_variable_by_name(name)
-            if variable is None:
-                continue  # released in between
-            return variable.id, Claim.model_validate(variable.value)
-        return None
-
-
-def _drop(client: SyncPrefectClient, variable_id: UUID) -> None:
-    """By id, not by name: a claim that came after the dead one stays. Somebody else may have been faster."""
-    try:
-        client._client.delete(f"/variables/{variable_id}")
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.NOT_FOUND:
-            raise
-
-
-def _lives(client: SyncPrefectClient, run_id: UUID) -> bool:
-    try:
-        state = client.read_flow_run(run_id).state
-    except ObjectNotFound:
-        return False
-    return state is not None and not state.is_final()
-
-
-def _name(what: Claim | Case) -> str:
+def _name(what: Case) -> str:
     return f"{what.playbook} on {what.site}"
-
-
-def _url(run_id: UUID) -> str:
-    return url_for("flow-run", obj_id=run_id) or str(run_id)

@@ -19,7 +19,8 @@ from blocks.errors import CommandError, ConfigError, GuardiaError, IncidentOpen,
 from blocks.on_call import Severity
 from blocks.site import Site
 from flows.approval import approve, note_answers
-from flows.incident import Claim, Incident, Outcome, claim, holds, yield_to
+from flows.claims import Claim, claim, holds, yield_to
+from flows.incident import Incident, Outcome
 from flows.named import as_flow
 from tasks import bucket, compose, http, quiet, rescuing, swapping, timeline
 from tasks.steps import Act

@@ -283,7 +283,7 @@ def start_web(site: Site) -> Plan:
 
 @act("Start the web service again as it was", gate="restart")
 def start_web_again(site: Site, attempt: int = 1) -> Plan:
-    """Resume service after a restore that was refused or failed; the data is as it was found."""
+    """Resume service after what was to be done in between failed or was refused."""
     del attempt
     return _start_web(site)
 

@@ -19,7 +19,7 @@ from prefect.states import Suspended
 from blocks import site_file
 from blocks.site import Site
 from flows.approval import Answer
-from flows.incident import Claim, claim, release
+from flows.claims import Claim, claim, release
 from tasks import timeline
 from tests import sample
 from tests.mail_server import MailServer

@@ -11,7 +11,7 @@ from prefect.states import Cancelled
 
 from blocks.site import Site
 from deployments import escalation
-from flows.incident import open_claims
+from flows.claims import open_claims
 from tasks.timeline import Entry
 from tests.deployments.conftest import KEY, Waiting
 from tests.mail_server import MailServer

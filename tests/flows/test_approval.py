@@ -18,7 +18,8 @@ from blocks.on_call import Severity
 from flows import approval
 from flows.approval import Answer, approve, escalate_after, flags, form_text, silence
 from flows.choice import Choice
-from flows.incident import Claim, Incident, case_of
+from flows.claims import Claim
+from flows.incident import Incident, case_of
 from tasks.command import Plan
 from tasks.steps import act
 from tests import sample

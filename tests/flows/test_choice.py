@@ -10,7 +10,8 @@ from blocks.errors import BadBackup, ConfigError
 from blocks.site import Site
 from flows import choice
 from flows.choice import Choice, Wanted, check, choose, last_proven
-from flows.incident import Claim, Incident
+from flows.claims import Claim
+from flows.incident import Incident
 from tasks.assessing import OwnFiles
 from tasks.backup import Backup, Backups, Proof
 from tasks.damage import Damage

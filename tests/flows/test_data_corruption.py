@@ -9,8 +9,9 @@ import pytest
 from blocks.errors import ConfigError
 from blocks.site import Site
 from flows.choice import Chosen
+from flows.claims import Claim
 from flows.data_corruption import compared, make_room
-from flows.incident import Claim, Incident
+from flows.incident import Incident
 from tasks import compose, rescuing, restoring, swapping
 from tasks.timeline import Entry
 from tests import sample
@@ -76,6 +77,7 @@ def test_a_rescue_that_has_removed_it_at_its_end_goes_on_to_its_letters(
 ) -> None:
     drop.dropped = ["last"]
     make_room(incident(monkeypatch, STOP, rescuing.put_back.title, DROP), chosen("last"), "last")
+    assert drop.dropped == ["last"], "it was removed once more"
 
 
 @pytest.mark.parametrize(

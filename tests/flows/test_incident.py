@@ -14,7 +14,8 @@ from prefect.states import Completed, Running
 
 from blocks.errors import IncidentOpen
 from blocks.site import Site
-from flows.incident import Claim, Incident, case_of, claim, holds, open_claims, release, yield_to
+from flows.claims import Claim, claim, holds, open_claims, release, yield_to
+from flows.incident import Incident, case_of
 from tasks import timeline
 from tasks.http import Answer, Outside
 from tests import sample

@@ -12,7 +12,8 @@ from prefect.client.schemas.objects import State
 from blocks.errors import CommandFailed, HostRefused, Refused
 from blocks.site import Site
 from flows import named
-from flows.incident import Incident, Outcome, open_claims
+from flows.claims import open_claims
+from flows.incident import Incident, Outcome
 from flows.playbook import attempt, playbook, service_stopped
 from tasks import bucket, compose, http, ssh, timeline
 from tasks.command import Command, Plan

@@ -117,14 +117,6 @@ def with_settings(site: Site, part: str, **changes: Any) -> Site:
 # --- what must hold after each --------------------------------------------------------------------------------
 
 
-def again(guardia: Guardia, run: str, *, at_once: bool = True) -> None:
-    """Retry the run as the UI does; `at_once` without waiting for the dead process's claim to lapse."""
-    if at_once:
-        guardia.post("/v2/concurrency_limits/decrement", {"names": [LIMIT], "slots": 1})
-    body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    assert guardia.post(f"/flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
-
-
 def alarms(vps: PracticeVps, ended: str = "Failed") -> int:
     """How often the primary was told that a backup ended so."""
     wanted = ("ana@ferreteria.test", f"ALARM - daily-backup on {SITE}: {ended}")
@@ -186,7 +178,7 @@ def test_killed_after_every_step_in_turn_the_same_run_makes_one_backup(on: Stage
     for count in range(20):
         with killed_after(on.guardia, count) as killer:
             if run:
-                again(on.guardia, run)
+                on.guardia.retry(run, frees=LIMIT)
             else:
                 run = on.guardia.start("daily-backup")
             state = on.guardia.wait(run)
@@ -233,7 +225,7 @@ def test_killed_in_the_dump_it_leaves_nothing_once_it_was_retried_or_another_ran
     STRUCK.append(f"killed when {moment.__name__}")
     assert [backup.problem for backup in backups.every(on.site) if backup.problem] == []
     if who == "same":
-        again(on.guardia, run, at_once=moment is not half_way)
+        on.guardia.retry(run, frees="" if moment is half_way else LIMIT)
     else:
         on.guardia.post("/v2/concurrency_limits/decrement", {"names": [LIMIT], "slots": 1})
         run = on.guardia.start("daily-backup")

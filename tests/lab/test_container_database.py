@@ -65,7 +65,8 @@ def test_a_service_that_compose_does_not_know_is_a_mistake_in_the_site_file(site
 def test_an_sshd_that_forbids_forwarding_is_refused_with_the_cure(vps: PracticeVps, site: Site) -> None:
     vps.shell("echo 'AllowTcpForwarding no' > /etc/ssh/sshd_config.d/forward.conf && systemctl reload ssh")
     try:
-        wait_for("the refusal", lambda: "AllowTcpForwarding local" in refusal(site))
+        wait_for("the refusal", lambda: refusal(site) != "")
+        assert "AllowTcpForwarding local" in refusal(site)
     finally:
         vps.shell("rm /etc/ssh/sshd_config.d/forward.conf && systemctl reload ssh")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks.steps import acting_limit
 from tests.lab import faults
 from tests.lab.database import COMPOSE, sql
 from tests.lab.home import LabError
@@ -142,13 +143,6 @@ def test_prices_that_an_update_overwrote_are_set_back_row_by_row_and_what_was_so
     wait_healthy(vps)
 
 
-def again(guardia: Guardia, run: str) -> None:
-    """Retry a killed run as the UI does, without waiting for the dead process's claim on the site to lapse."""
-    guardia.post("/v2/concurrency_limits/decrement", {"names": [f"guardia-acting-{SITE}"], "slots": 1})
-    body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    assert guardia.post(f"/flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
-
-
 def test_killed_right_after_each_answer_a_run_goes_on_and_asks_nothing_twice(
     vps: PracticeVps, guardia: Guardia
 ) -> None:
@@ -163,7 +157,7 @@ def test_killed_right_after_each_answer_a_run_goes_on_and_asks_nothing_twice(
             answer(guardia, run, *words)
             assert guardia.wait(run)["type"] == "CRASHED"
         assert killer.at is not None
-        again(guardia, run)
+        guardia.retry(run, frees=acting_limit(SITE))
     ended(guardia, run, "Resolved")
     assert [entry["what"] for entry in guardia.timeline(run) if entry["kind"] == "asked"] == [
         "Ana: Get the data back?",

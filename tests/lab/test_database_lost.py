@@ -55,7 +55,9 @@ def healed(vps: PracticeVps, guardia: Guardia, run: str, *acts: str) -> None:
 
 def test_a_stopped_database_is_started_again_without_asking(vps: PracticeVps, guardia: Guardia) -> None:
     faults.inject(vps, "db-stopped")
-    healed(vps, guardia, guardia.start("database-lost"), RESTART)
+    run = guardia.start("database-lost")
+    healed(vps, guardia, run, RESTART)
+    assert "asked" not in {entry["kind"] for entry in guardia.timeline(run)}
 
 
 def test_files_of_another_user_are_given_back_after_one_approval(vps: PracticeVps, guardia: Guardia) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tasks.steps import acting_limit
 from tests.lab import faults
 from tests.lab.database import sql
 from tests.lab.seaweed import Store
@@ -73,13 +74,6 @@ def checksum(vps: PracticeVps) -> str:
     return sql(vps, "SELECT count(*), md5(string_agg(s::text, '|' ORDER BY id)) FROM sale s WHERE id <= 100000")
 
 
-def again(guardia: Guardia, run: str) -> None:
-    """Retry the run as the UI does, without waiting for the dead process's claim on the site to lapse."""
-    guardia.post("/v2/concurrency_limits/decrement", {"names": [f"guardia-acting-{SITE}"], "slots": 1})
-    body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    assert guardia.post(f"/flow_runs/{run}/set_state", body)["status"] == "ACCEPT"
-
-
 def settled(vps: PracticeVps, guardia: Guardia, run: str, before: str, *sellers: Sales, kept: int = 1) -> None:
     """The run is Resolved, the site healthy, `kept` databases are there besides, no sale is lost, no act done twice."""
     state = guardia.wait(run)
@@ -122,7 +116,7 @@ def test_killed_after_every_step_in_turn_the_same_run_ends_resolved(
         for count in range(60):
             with killed_after(guardia, count) as killer:
                 if run:
-                    again(guardia, run)
+                    guardia.retry(run, frees=acting_limit(SITE))
                 else:
                     run = guardia.start("data-corruption", how=how)
                 state = guardia.wait(run)
@@ -184,7 +178,7 @@ def retry(vps: PracticeVps, guardia: Guardia, run: str) -> None:
         assert time.monotonic() < deadline, "the database did not come back"
         time.sleep(0.5)
     assert guardia.get(f"/flow_runs/{run}")["state"]["name"] != "Resolved", "it ended before it was struck"
-    again(guardia, run)
+    guardia.retry(run, frees=acting_limit(SITE))
 
 
 def finish(vps: PracticeVps, guardia: Guardia, run: str) -> None:
